@@ -1,0 +1,283 @@
+"""The contract on Kubernetes objects: names of labels and annotations, and their encoding.
+
+Every structured value is compact JSON whose first member is `"v":1`. Unknown versions are refused,
+never guessed. The order of members is part of the contract: the fencing policy compares the start
+of `assigned` as text, because CEL cannot parse JSON (`assigned_prefix`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from gpus.model import (
+    Assignment,
+    DeviceId,
+    Gpu,
+    Health,
+    Link,
+    MigInstance,
+    NodeInventory,
+    PcieLevel,
+    PodUid,
+    Source,
+)
+
+PREFIX = "gpudetour.io/"
+
+#: Label on nodes with GPUs and on pods that ask for them; its value is always `GPU_LABEL_VALUE`.
+GPU_LABEL = PREFIX + "gpu"
+GPU_LABEL_VALUE = "true"
+
+# Node annotations, written by that node's agent only.
+INVENTORY = PREFIX + "inventory"
+IN_USE = PREFIX + "in-use"
+PATH = PREFIX + "path"
+PATH_REASON = PREFIX + "path-reason"
+SUMMARY = PREFIX + "summary"
+
+#: Node label by which an admin asks for a path; the only value with a meaning is `annotation`.
+PATH_WISH_LABEL = PREFIX + "path"
+#: Node condition that the agent keeps.
+PATH_CONDITION = "GPUPathHealthy"
+
+# Pod annotations. The webhook writes the first, the extender's Binding the second.
+DEVICES_FROM = PREFIX + "devices-from"
+ASSIGNED = PREFIX + "assigned"
+
+#: Prefix of the ConfigMap that hands the assignment of one pod to its containers.
+DEVICES_CONFIG_MAP_PREFIX = "gpudetour-devices-"
+#: A name that the webhook may have generated; anything else in `devices-from` is replaced.
+DEVICES_CONFIG_MAP_NAME = re.compile(DEVICES_CONFIG_MAP_PREFIX + r"[a-z0-9]{20}")
+
+VERSION = 1
+
+#: What NVML and the container toolkit accept as a device name: `GPU-…`, `MIG-…`, `MIG-GPU-…/1/0`.
+_DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+
+_Wire = TypeVar("_Wire", bound="_Versioned")
+
+
+class AnnotationError(ValueError):
+    """A value of ours that cannot be trusted: not JSON, of another version, or inconsistent."""
+
+    def __init__(self, key: str, detail: str) -> None:
+        super().__init__(f"annotation {key}: {detail}")
+        self.key = key
+        self.detail = detail
+
+
+class _Versioned(msgspec.Struct, rename="camel", omit_defaults=True):
+    v: int
+
+
+class _Link(msgspec.Struct, rename="camel", omit_defaults=True):
+    nvlinks: int = 0
+    pcie: PcieLevel | None = None
+
+
+class _Mig(msgspec.Struct, rename="camel", omit_defaults=True):
+    uuid: str
+    profile: str
+    memory: int | None = None
+
+
+class _Gpu(msgspec.Struct, rename="camel", omit_defaults=True):
+    uuid: str
+    index: int
+    minor: int | None = None
+    bdf: str | None = None
+    product: str | None = None
+    memory: int | None = None
+    compute_capability: str | None = None
+    architecture: str | None = None
+    numa_node: int | None = None
+    health: Health = Health.HEALTHY
+    health_reason: str = ""
+    #: Keyed by the peer's index: UUIDs would double the size of an eight-GPU inventory.
+    links: dict[int, _Link] = {}
+    mig_enabled: bool = False
+    mig: list[_Mig] = []
+
+
+class _Inventory(_Versioned):
+    source: Source
+    driver: str | None = None
+    cuda: str | None = None
+    gpus: list[_Gpu] = []
+
+
+class _InUse(_Versioned):
+    holders: dict[str, str]
+
+
+class _Assigned(_Versioned):
+    epoch: int
+    containers: dict[str, list[str]]
+
+
+def encode_inventory(inventory: NodeInventory) -> str:
+    """Write an inventory as the node annotation `inventory`; memory is in bytes."""
+    index_of = {gpu.uuid: gpu.index for gpu in inventory.gpus}
+    return _encode(
+        _Inventory(
+            v=VERSION,
+            source=inventory.source,
+            driver=inventory.driver,
+            cuda=inventory.cuda,
+            gpus=[_gpu_to_wire(gpu, index_of) for gpu in inventory.gpus],
+        )
+    )
+
+
+def decode_inventory(text: str) -> NodeInventory:
+    """Read the node annotation `inventory`; raises `AnnotationError`."""
+    wire = _decode(text, _Inventory, key=INVENTORY)
+    by_index = {gpu.index: _device(gpu.uuid, key=INVENTORY) for gpu in wire.gpus}
+    if len(by_index) != len(wire.gpus):
+        raise AnnotationError(INVENTORY, "two GPUs have the same index")
+    inventory = NodeInventory(
+        source=wire.source,
+        driver=wire.driver,
+        cuda=wire.cuda,
+        gpus=tuple(_gpu_from_wire(gpu, by_index) for gpu in wire.gpus),
+    )
+    ids = [gpu.uuid for gpu in inventory.gpus]
+    ids += [instance.uuid for gpu in inventory.gpus for instance in gpu.mig]
+    if len(set(ids)) != len(ids):
+        raise AnnotationError(INVENTORY, "two devices have the same UUID")
+    return inventory
+
+
+def encode_in_use(holders: Mapping[DeviceId, PodUid]) -> str:
+    """Write the observed holders (device to pod UID) as the node annotation `in-use`."""
+    return _encode(_InUse(v=VERSION, holders={str(k): str(holders[k]) for k in sorted(holders)}))
+
+
+def decode_in_use(text: str) -> dict[DeviceId, PodUid]:
+    """Read the node annotation `in-use`; raises `AnnotationError`."""
+    wire = _decode(text, _InUse, key=IN_USE)
+    return {_device(device, key=IN_USE): PodUid(uid) for device, uid in wire.holders.items()}
+
+
+def assigned_prefix(epoch: int | str) -> str:
+    """Return the text with which `assigned` of that epoch starts; the fencing policy compares it.
+
+    The policy (manifests/base) builds the same text in CEL from the Lease's `leaseTransitions`.
+    """
+    return f'{{"v":{VERSION},"epoch":{epoch},'
+
+
+def encode_assigned(assignment: Assignment) -> str:
+    """Write an assignment as the pod annotation `assigned`."""
+    wire = _Assigned(
+        v=VERSION,
+        epoch=assignment.epoch,
+        containers={name: list(devices) for name, devices in assignment.containers.items()},
+    )
+    return _encode(wire)
+
+
+def decode_assigned(text: str) -> Assignment:
+    """Read the pod annotation `assigned`; raises `AnnotationError`."""
+    wire = _decode(text, _Assigned, key=ASSIGNED)
+    if wire.epoch < 0:
+        raise AnnotationError(ASSIGNED, f"epoch {wire.epoch} is negative")
+    containers = {
+        name: tuple(_device(device, key=ASSIGNED) for device in devices)
+        for name, devices in wire.containers.items()
+    }
+    for name, devices in containers.items():
+        if len(set(devices)) != len(devices):
+            raise AnnotationError(ASSIGNED, f"container {name!r} names a device twice")
+    return Assignment(epoch=wire.epoch, containers=containers)
+
+
+def _gpu_to_wire(gpu: Gpu, index_of: Mapping[DeviceId, int]) -> _Gpu:
+    return _Gpu(
+        uuid=gpu.uuid,
+        index=gpu.index,
+        minor=gpu.minor,
+        bdf=gpu.bdf,
+        product=gpu.product,
+        memory=gpu.memory_bytes,
+        compute_capability=(
+            "{}.{}".format(*gpu.compute_capability) if gpu.compute_capability else None
+        ),
+        architecture=gpu.architecture,
+        numa_node=gpu.numa_node,
+        health=gpu.health,
+        health_reason=gpu.health_reason,
+        links={
+            index_of[link.peer]: _Link(nvlinks=link.nvlinks, pcie=link.pcie)
+            for link in gpu.links
+            if link.peer in index_of
+        },
+        mig_enabled=gpu.mig_enabled,
+        mig=[_Mig(uuid=m.uuid, profile=m.profile, memory=m.memory_bytes) for m in gpu.mig],
+    )
+
+
+def _gpu_from_wire(wire: _Gpu, by_index: Mapping[int, DeviceId]) -> Gpu:
+    if unknown := set(wire.links) - set(by_index):
+        raise AnnotationError(INVENTORY, f"GPU {wire.index} links to unknown GPUs {unknown}")
+    if wire.memory is not None and wire.memory < 0:
+        raise AnnotationError(INVENTORY, f"GPU {wire.index} has negative memory")
+    return Gpu(
+        uuid=DeviceId(wire.uuid),
+        index=wire.index,
+        minor=wire.minor,
+        bdf=wire.bdf,
+        product=wire.product,
+        memory_bytes=wire.memory,
+        compute_capability=_compute_capability(wire.compute_capability),
+        architecture=wire.architecture,
+        numa_node=wire.numa_node,
+        health=wire.health,
+        health_reason=wire.health_reason,
+        links=tuple(
+            Link(peer=by_index[index], nvlinks=link.nvlinks, pcie=link.pcie)
+            for index, link in wire.links.items()
+        ),
+        mig_enabled=wire.mig_enabled,
+        mig=tuple(
+            MigInstance(
+                uuid=_device(m.uuid, key=INVENTORY), profile=m.profile, memory_bytes=m.memory
+            )
+            for m in wire.mig
+        ),
+    )
+
+
+def _compute_capability(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", text, re.ASCII)
+    if match is None:
+        raise AnnotationError(INVENTORY, f"compute capability {text!r} is not MAJOR.MINOR")
+    return int(match[1]), int(match[2])
+
+
+def _device(text: str, *, key: str) -> DeviceId:
+    if _DEVICE_ID.fullmatch(text) is None:
+        raise AnnotationError(key, f"{text[:64]!r} is not a device UUID")
+    return DeviceId(text)
+
+
+def _encode(wire: _Versioned) -> str:
+    return msgspec.json.encode(wire).decode()
+
+
+def _decode(text: str, wire: type[_Wire], *, key: str) -> _Wire:
+    try:
+        version = msgspec.json.decode(text, type=_Versioned).v
+        if version != VERSION:
+            raise AnnotationError(
+                key, f"version {version} is not known to this release, which reads {VERSION}"
+            )
+        return msgspec.json.decode(text, type=wire)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise AnnotationError(key, str(error)) from error
