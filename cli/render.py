@@ -1,0 +1,83 @@
+"""Rows as tables for people and as JSON for programs. Writes nothing but its argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cli.fleet import GpuRow, NodeRow, PodRow
+from gpus.model import Health
+
+Row = TypeVar("Row")
+Column = tuple[str, Callable[[Row], str]]
+
+#: Health is a word and a sign; colour only repeats it.
+_SIGN = {Health.HEALTHY: "ok", Health.FAULTY: "!", Health.LOST: "x", Health.UNMONITORED: "?"}
+
+NODE_COLUMNS: Sequence[Column[NodeRow]] = (
+    ("NODE", lambda row: row.node),
+    ("PATH", lambda row: row.path),
+    ("GPUS", lambda row: str(row.devices)),
+    ("FREE", lambda row: str(row.free)),
+    ("HELD", lambda row: str(row.held)),
+    ("UNFIT", lambda row: str(row.unfit)),
+    ("DRIVER", lambda row: row.driver or "n/a"),
+    ("WHY", lambda row: row.fault or row.reason),
+)
+GPU_COLUMNS: Sequence[Column[GpuRow]] = (
+    ("NODE", lambda row: row.node),
+    ("GPU", lambda row: str(row.index)),
+    ("MODEL", lambda row: row.product or "n/a"),
+    ("MEMORY", lambda row: _mebibytes(row.memory_bytes)),
+    ("PATH", lambda row: row.path),
+    ("HEALTH", lambda row: _health(row)),
+    ("HOLDER", lambda row: row.holder or "-"),
+    ("UUID", lambda row: row.device),
+)
+POD_COLUMNS: Sequence[Column[PodRow]] = (
+    ("NAMESPACE", lambda row: row.namespace),
+    ("NAME", lambda row: row.name),
+    ("ASKS", lambda row: row.asks),
+    ("PHASE", lambda row: row.phase),
+    ("NODE", lambda row: row.node or "-"),
+    ("GPUS", lambda row: ",".join(row.devices) or "-"),
+)
+
+
+def table(console: Console, rows: Sequence[Row], columns: Sequence[Column[Row]]) -> None:
+    """Print rows under kubectl's kind of headers; columns are never cut, lines may be long."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for header, _ in columns:
+        grid.add_column(header, no_wrap=True)
+    for row in rows:
+        grid.add_row(*(cell(row) for _, cell in columns))
+    console.print(grid, soft_wrap=True, crop=False)
+
+
+def boxed(rows: Sequence[Row], columns: Sequence[Column[Row]], *, title: str) -> Table:
+    """Return rows as a framed table, for output that is read once and not piped."""
+    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", header_style="bold")
+    for header, _ in columns:
+        grid.add_column(header)
+    for row in rows:
+        grid.add_row(*(cell(row) for _, cell in columns))
+    return grid
+
+
+def plain(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return rows as JSON-ready values; absent facts are null."""
+    return [asdict(row) for row in rows]
+
+
+def _health(row: GpuRow) -> str:
+    word = f"{_SIGN[row.health]} {row.health}"
+    return f"{word}: {row.health_reason}" if row.health_reason else word
+
+
+def _mebibytes(memory: int | None) -> str:
+    return "n/a" if memory is None else f"{memory >> 20} MiB"
