@@ -1,0 +1,161 @@
+"""TLS of our servers: contexts that follow their files, and sockets that give up on slow peers.
+
+Makes no certificates. Peer names are read here, what a name may do is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import errno
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import structlog
+
+from service.logs import ERROR
+
+#: Seconds for a whole handshake, and for reading one whole request after it.
+HANDSHAKE_TIMEOUT = 5.0
+REQUEST_TIMEOUT = 10.0
+
+_Stamp = tuple[tuple[int, int, int], ...]
+
+log = structlog.get_logger()
+
+
+class TlsError(Exception):
+    """The files cannot serve TLS: missing, not PEM, or key and certificate do not match."""
+
+
+class PatientSocket(ssl.SSLSocket):
+    """A server's TLS socket that bounds what one peer can cost a thread.
+
+    gunicorn's gthread worker performs the handshake and reads a request in blocking mode without
+    a timeout (gunicorn issue 2507), and turns a kept-alive connection back to blocking mode before
+    each request. A deadline is kept for the whole handshake and for each whole request; a peer
+    that exceeds it is treated as one that reset the connection.
+    """
+
+    _deadline = float("inf")
+
+    def do_handshake(self, block: bool = False) -> None:
+        self.settimeout(HANDSHAKE_TIMEOUT)
+        try:
+            super().do_handshake(block)
+        except TimeoutError as error:
+            _give_up(error)
+        self.setblocking(True)
+
+    def setblocking(self, flag: bool) -> None:
+        if flag:
+            self._deadline = time.monotonic() + REQUEST_TIMEOUT
+            self.settimeout(REQUEST_TIMEOUT)
+        else:
+            self.settimeout(0.0)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        timeout = self.gettimeout()
+        if timeout:
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0:
+                _give_up(None)
+            self.settimeout(min(timeout, remaining))
+        try:
+            return super().recv(buflen, flags)
+        except TimeoutError as error:
+            _give_up(error)
+
+
+class FollowingContext:
+    """Calling it returns the TLS context to use for a new connection.
+
+    A new context is built when a file changed, seen by its stamp and through symlinks, because
+    Kubernetes swaps Secret volumes by symlink. Never is a live context extended: a client CA that
+    was withdrawn must not stay trusted. While the files do not fit together, which happens in the
+    middle of a swap, the last good context stays.
+    """
+
+    def __init__(self, *, cert_file: str, key_file: str, client_ca_file: str | None = None) -> None:
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self._client_ca_file = client_ca_file
+        self._lock = threading.Lock()
+        self._complained: _Stamp | None = None
+        # The stamp is taken before the files are read: a change in between is seen next time.
+        self._seen = self._stamp()
+        self._context = self._build()
+
+    def __call__(self) -> ssl.SSLContext:
+        """Return the current context; never raises once the first one was built."""
+        with self._lock:
+            try:
+                self._refresh()
+            except TlsError as error:
+                self._complain(error)
+            return self._context
+
+    def _refresh(self) -> None:
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._context = self._build()
+        self._seen = stamp
+        log.info("certificates reloaded", file=self._cert_file)
+
+    def _complain(self, error: TlsError) -> None:
+        try:
+            stamp = self._stamp()
+        except TlsError:
+            stamp = ()
+        if stamp != self._complained:
+            self._complained = stamp
+            log.warning("certificates unusable, the last ones stay", **{ERROR: str(error)})
+
+    def _stamp(self) -> _Stamp:
+        return tuple(_file_stamp(file) for file in self._files())
+
+    def _files(self) -> tuple[str, ...]:
+        files = (self._cert_file, self._key_file)
+        return files if self._client_ca_file is None else (*files, self._client_ca_file)
+
+    def _build(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.sslsocket_class = PatientSocket
+        try:
+            context.load_cert_chain(self._cert_file, self._key_file)
+            if self._client_ca_file is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(self._client_ca_file)
+        except (OSError, ValueError) as error:
+            raise TlsError(f"cannot serve TLS with {', '.join(self._files())}: {error}") from error
+        return context
+
+
+def peer_common_name(environ: Mapping[str, Any]) -> str | None:
+    """Return the common name of the verified client certificate of a gunicorn request, if any."""
+    sock = environ.get("gunicorn.socket")
+    if not isinstance(sock, ssl.SSLSocket):
+        return None
+    # typeshed types the subject loosely; it is a tuple of RDNs, each a tuple of (name, value).
+    subject: Any = (sock.getpeercert() or {}).get("subject", ())
+    for rdn in subject:
+        for name, value in rdn:
+            if name == "commonName":
+                return str(value)
+    return None
+
+
+def _file_stamp(file: str) -> tuple[int, int, int]:
+    try:
+        stat = Path(file).stat()
+    except OSError as error:
+        raise TlsError(f"cannot serve TLS: {error}") from error
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _give_up(cause: TimeoutError | None) -> NoReturn:
+    raise ConnectionResetError(errno.ECONNRESET, "the peer took too long") from cause
