@@ -5,17 +5,21 @@ No retries here: the caller knows whether a call may be repeated.
 
 from __future__ import annotations
 
+import copy
+import re
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 from urllib.parse import urlencode
 
 import msgspec
 import urllib3
 
 from kube.connection import Connection
-from kube.errors import ConnectionFailed, KubeError, api_error
-from kube.objects import Status
+from kube.errors import ConnectionFailed, IdleTimeout, KubeError, api_error
+from kube.objects import ListMeta, Status
 
 T = TypeVar("T")
 
@@ -29,6 +33,10 @@ APPLY_PATCH = "application/apply-patch+yaml"
 DEFAULT_TIMEOUT = 10.0
 #: Error texts of foreign servers are cut: they end in logs and Events.
 _MAX_MESSAGE = 1024
+#: Seconds; longer requests for patience are cut, for we would look dead.
+_MAX_RETRY_AFTER = 300.0
+#: Objects a page of a list; what client-go's pager asks for.
+_PAGE = "500"
 
 Params = Mapping[str, str]
 
@@ -73,6 +81,12 @@ class Client:
             cert_reqs="CERT_REQUIRED" if connection.verify else "CERT_NONE",
         )
 
+    def with_timeout(self, seconds: float) -> Self:
+        """Return a client on the same connections whose ordinary calls end after `seconds`."""
+        other = copy.copy(self)
+        other._timeout = seconds  # noqa: SLF001 - one of our own
+        return other
+
     @overload
     def get(self, path: str, *, type: type[T], params: Params | None = None) -> T: ...
     @overload
@@ -80,6 +94,21 @@ class Client:
     def get(self, path: str, *, type: Any = Any, params: Params | None = None) -> Any:  # noqa: A002
         """Read one object (or one page of a list), decoded as `type`."""
         return self._call(_Call("GET", path, params=params), type=type)
+
+    def list_all(self, path: str, *, type: type[T], params: Params | None = None) -> Listing[T]:  # noqa: A002
+        """Read a whole collection in pages, as consistent as one read.
+
+        No resourceVersion is sent: the answer is never older than this call. Raises `Gone` when
+        the list outlives the server's memory of its first page; it must then be begun again.
+        """
+        items: list[T] = []
+        query = {**(params or {}), "limit": _PAGE}
+        while True:
+            page = self.get(path, type=_Page[type], params=query)  # type: ignore[valid-type]
+            items += page.items or ()
+            if not page.metadata.continue_:
+                return Listing(version=page.metadata.resource_version, items=items)
+            query["continue"] = page.metadata.continue_
 
     def create(self, path: str, body: Any, *, params: Params | None = None) -> Any:
         """POST an object to its collection or subresource."""
@@ -113,9 +142,10 @@ class Client:
         return self._call(_Call("DELETE", path, params=params))
 
     def stream(self, path: str, *, params: Params, idle_timeout: float) -> Stream:
-        """Open a watch; `idle_timeout` seconds without a byte end it as a failed connection."""
-        timeout = urllib3.Timeout(connect=self._timeout, read=idle_timeout)
-        return Stream(self._send(_Call("GET", path, params=params), timeout=timeout, preload=False))
+        """Open a watch; `idle_timeout` seconds without a byte end its lines as `IdleTimeout`."""
+        call = _Call("GET", path, params=params)
+        response = self._send(call, timeout=urllib3.Timeout(self._timeout), preload=False)
+        return Stream(response, idle_timeout=idle_timeout)
 
     def _call(self, call: _Call, *, type: Any = Any) -> Any:  # noqa: A002
         response = self._send(call, timeout=urllib3.Timeout(self._timeout))
@@ -144,34 +174,62 @@ class Client:
                 timeout=timeout,
                 preload_content=preload,
             )
+            if response.status >= 300:
+                raise _refusal(response)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ConnectionFailed(f"{call}: {error}") from error
-        if response.status >= 300:
-            raise _refusal(response)
         return response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing(Generic[T]):
+    """A collection as it was at `version`, from where a watch continues."""
+
+    version: str
+    items: list[T]
+
+
+class _Page(msgspec.Struct, Generic[T]):
+    metadata: ListMeta
+    #: Go writes an empty list as null.
+    items: list[T] | None = None
 
 
 class Stream:
     """The lines of a watch. `close` may be called from another thread and ends the iteration."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, *, idle_timeout: float) -> None:
         self._response = response
+        # The socket is out of reach where the server closes after this answer; what waited for the
+        # headers then waits for lines as well, and `close` goes by way of urllib3.
+        self._sock: socket.socket | None = getattr(response.connection, "sock", None)
+        if self._sock is not None:
+            self._sock.settimeout(idle_timeout)
 
     def __iter__(self) -> Iterator[bytes]:
+        """Yield whole lines; a line cut off by the end of the stream is not one."""
         rest = b""
         try:
             for chunk in self._response.stream(64 * 1024, decode_content=True):
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield from (line for line in lines if line)
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise IdleTimeout("watch was idle") from error
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
             # Closing the socket under a blocked read surfaces as any of these.
             raise ConnectionFailed(f"watch ended: {error}") from error
         finally:
-            self._response.release_conn()
+            # Never back into the pool with half an answer: the next call would read the rest.
+            self._response.close()
 
     def close(self) -> None:
         """Shut the socket down, so that a reader blocked on it wakes at once."""
-        self._response.shutdown()
+        with suppress(OSError, ValueError, RuntimeError):  # each means that it is closed already
+            if self._sock is not None:
+                # Not SSLSocket.shutdown: it drops the TLS state that the reader is using.
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            else:
+                self._response.shutdown()
 
 
 def _refusal(response: urllib3.BaseHTTPResponse) -> KubeError:
@@ -185,5 +243,6 @@ def _refusal(response: urllib3.BaseHTTPResponse) -> KubeError:
         response.status,
         reason=status.reason or (response.reason or ""),
         message=status.message[:_MAX_MESSAGE],
-        retry_after=float(wait) if wait.isdigit() else None,
+        # The other form of the header, a date, is not used by API servers.
+        retry_after=min(int(wait), _MAX_RETRY_AFTER) if re.fullmatch("[0-9]{1,9}", wait) else None,
     )

@@ -11,6 +11,10 @@ class ConnectionFailed(KubeError):
     """No answer: refused, cut, timed out, or not verifiable by TLS."""
 
 
+class IdleTimeout(ConnectionFailed):
+    """An open watch brought nothing, not even a bookmark, for as long as we wait."""
+
+
 class ApiError(KubeError):
     """The API server answered, and refused.
 
