@@ -26,6 +26,14 @@ class OwnerReference(Struct, frozen=True):
     controller: bool | None = None
 
 
+class ObjectReference(Struct, frozen=True):
+    api_version: str = ""
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
 class ObjectMeta(Struct, frozen=True):
     name: str = ""
     namespace: str = ""

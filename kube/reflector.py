@@ -97,7 +97,7 @@ class Reflector(Generic[T]):
                     listed = True
                 self._watch(stop)
             except IdleTimeout:
-                self._failing = False
+                self._well()
                 _log.debug("watch was idle, resuming it", path=self._path)
             except KubeError as error:
                 listed = listed and not _must_relist(error)
