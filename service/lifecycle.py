@@ -36,13 +36,23 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.stop = threading.Event()
+        #: Set when the end is near: readiness must be off, requests are still served.
+        self.draining = threading.Event()
+        self._wakers: list[Callable[[], None]] = []
         self._threads: list[threading.Thread] = []
         # SimpleQueue.put may be called from a signal handler; Event.set may not, for it can meet
         # its own lock held by the interrupted code.
         self._wishes: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-    def spawn(self, name: str, target: Target) -> threading.Thread:
-        """Start `target(stop)` on its own thread; it must run until `stop` is set."""
+    def spawn(
+        self, name: str, target: Target, *, wake: Callable[[], None] | None = None
+    ) -> threading.Thread:
+        """Start `target(stop)` on its own thread; it must run until `stop` is set.
+
+        `wake` is called after `stop` was set, for a thread that blocks on something else.
+        """
+        if wake is not None:
+            self._wakers.append(wake)
         thread = threading.Thread(target=self._run, args=(name, target), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -62,8 +72,14 @@ class Lifecycle:
 
     def shutdown(self, *, timeout: float = JOIN_TIMEOUT) -> None:
         """Set `stop` and give all threads together `timeout` seconds to end."""
+        self.draining.set()
         self.stop.set()
         self._wishes.put(0)
+        for wake in self._wakers:
+            try:
+                wake()
+            except Exception:
+                log.exception("a thread could not be woken")
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

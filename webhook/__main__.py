@@ -1,0 +1,87 @@
+"""`python -m webhook`: settings, threads and the server, put together."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import asdict
+from typing import Any
+
+import click
+import structlog
+
+from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX
+from kube.client import Client
+from kube.connection import NoConnection, connect
+from service import logs
+from service.http import serve
+from service.lifecycle import Lifecycle
+from service.metrics import new_registry
+from service.side_port import SidePort
+from service.tls import TlsError
+from webhook.app import create_app
+from webhook.metrics import Metrics
+from webhook.mutate import Mutator
+from webhook.runtime_classes import RuntimeClasses
+from webhook.settings import ENV_PREFIX, Settings, options
+
+log = structlog.get_logger()
+
+
+@click.command(context_settings={"auto_envvar_prefix": ENV_PREFIX, "show_default": True})
+@options
+def main(**values: Any) -> None:
+    """Serve the mutating admission webhook.
+
+    Every option can be given as GPUDETOUR_<OPTION> in the environment too.
+    """
+    try:
+        settings = Settings(**values)
+        logs.configure(level=settings.log_level, json=settings.log_format == "json")
+        log.info("starting", **asdict(settings))
+        run(settings)
+    except (ValueError, NoConnection, TlsError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM; ends by SystemExit."""
+    lifecycle = Lifecycle()
+    runtime_classes = RuntimeClasses(Client(connect(settings.kubeconfig)))
+    registry = new_registry("webhook")
+
+    def not_ready() -> str | None:
+        return "stopping" if lifecycle.draining.is_set() else runtime_classes.not_ready()
+
+    side_port = SidePort(settings.side_host, settings.side_port, registry=registry, ready=not_ready)
+    mutator = Mutator(
+        policy=settings.policy(),
+        new_name=new_config_map_name,
+        runtime_classes=runtime_classes.snapshot,
+    )
+
+    def on_start() -> None:
+        side_port.start()
+        lifecycle.spawn("runtime-classes", runtime_classes.run, wake=runtime_classes.close)
+
+    def on_stop() -> None:
+        lifecycle.shutdown()
+        side_port.stop()
+
+    serve(
+        create_app(mutator, metrics=Metrics(registry), not_ready=runtime_classes.not_ready),
+        settings.server(),
+        on_start=on_start,
+        on_stop=on_stop,
+        on_drain=lifecycle.draining.set,
+    )
+
+
+def new_config_map_name() -> str:
+    """Return a name that no pod had before and no user can guess."""
+    letters = string.ascii_lowercase + string.digits
+    return DEVICES_CONFIG_MAP_PREFIX + "".join(secrets.choice(letters) for _ in range(20))
+
+
+if __name__ == "__main__":
+    main()

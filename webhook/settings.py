@@ -1,0 +1,108 @@
+"""Settings of the webhook and their command line options; the only reader of its environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from gpus.model import GPU_RESOURCE
+from service import logs
+from service.http import ServerSettings
+from webhook.mutate import Policy
+
+ENV_PREFIX = "GPUDETOUR"
+
+_SELECTOR = re.compile(
+    r"(?P<key>(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62})=(?P<value>[A-Za-z0-9._-]{0,63})"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be chosen about a webhook process; times in seconds."""
+
+    host: str
+    port: int
+    tls_dir: str
+    client_ca_file: str | None
+    side_host: str
+    side_port: int
+    threads: int
+    drain: float
+    kubeconfig: str | None
+    runtime_class: str
+    node_selector: str
+    toleration_key: str
+    log_level: str
+    log_format: str
+
+    def __post_init__(self) -> None:
+        if _SELECTOR.fullmatch(self.node_selector) is None:
+            raise ValueError(
+                f"--node-selector {self.node_selector!r} is not KEY=VALUE of a node label"
+            )
+
+    def policy(self) -> Policy:
+        """Return what becomes of pods that ask for GPUs."""
+        key, _, value = self.node_selector.partition("=")
+        return Policy(
+            runtime_class=self.runtime_class,
+            selector_key=key,
+            selector_value=value,
+            toleration_key=self.toleration_key,
+        )
+
+    def server(self) -> ServerSettings:
+        """Return where and how to serve."""
+        return ServerSettings(
+            host=self.host,
+            port=self.port,
+            cert_file=str(Path(self.tls_dir) / "tls.crt"),
+            key_file=str(Path(self.tls_dir) / "tls.key"),
+            client_ca_file=self.client_ca_file,
+            threads=self.threads,
+            drain=self.drain,
+        )
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command one option for each field of `Settings`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option("--host", default="0.0.0.0", help="Address of the HTTPS port."),  # noqa: S104 - a pod's own
+    click.option("--port", default=8443, help="HTTPS port; 0 takes a free one."),
+    click.option(
+        "--tls-dir",
+        default="/etc/gpudetour/tls",
+        help="Folder with tls.crt and tls.key; changed files are used without a restart.",
+    ),
+    click.option(
+        "--client-ca-file",
+        default=None,
+        help="Serve only clients with a certificate of this CA (API servers set up for it).",
+    ),
+    click.option("--side-host", default="0.0.0.0", help="Address of health and metrics."),  # noqa: S104
+    click.option("--side-port", default=8080, help="Port of health and metrics."),
+    click.option("--threads", default=16, help="Requests served at the same time."),
+    click.option("--drain", default=5.0, help="Seconds to go on serving after SIGTERM."),
+    click.option("--kubeconfig", default=None, help="Absent: the service account of the pod."),
+    click.option("--runtime-class", default="nvidia", help="Set where it exists and none is set."),
+    click.option(
+        "--node-selector",
+        default=f"{GPU_LABEL}={GPU_LABEL_VALUE}",
+        help="KEY=VALUE, the label of nodes with GPUs.",
+    ),
+    click.option("--toleration-key", default=str(GPU_RESOURCE), help="Taint of nodes with GPUs."),
+    click.option("--log-level", default="info", type=click.Choice(logs.LEVELS)),
+    click.option("--log-format", default="json", type=click.Choice(("json", "console"))),
+)
