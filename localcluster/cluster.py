@@ -1,0 +1,273 @@
+"""One cluster in one state folder: what the demo, the tests and the benchmark use.
+
+Everything is put together here; how each part is run is in the modules beside this one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from localcluster.api import ApiClient, ApiError, Object
+from localcluster.controlplane import PARTS as CONTROL_PLANE_PARTS
+from localcluster.controlplane import ControlPlane, ControlPlaneOptions
+from localcluster.guard import Guard
+from localcluster.kubeconfig import write_kubeconfig
+from localcluster.layout import Layout, Ports, Remembered
+from localcluster.parts.locks import exclusive
+from localcluster.parts.obtain import ensure
+from localcluster.parts.progress import Progress, SilentProgress
+from localcluster.ports import free_ports
+from localcluster.processes import Processes
+from localcluster.scheduler import Scheduler
+from localcluster.settings import Settings, default_settings
+from localcluster.waiting import WaitedTooLong, until
+
+_TOKEN_LIFETIME = 8 * 3600
+
+
+class KubectlError(Exception):
+    """kubectl ended with an error; the text is what it said."""
+
+
+class LocalCluster:
+    """A cluster that this object starts and ends, or one that another run started.
+
+    As a context manager it starts the cluster and takes it down at the end, also when this process
+    is killed.
+    """
+
+    def __init__(
+        self,
+        state: Path | None = None,
+        *,
+        options: ControlPlaneOptions | None = None,
+        settings: Settings | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._settings = settings or default_settings()
+        self._progress = progress or SilentProgress()
+        self._options = options or ControlPlaneOptions()
+        self._layout = Layout((state or self._settings.state).absolute())
+        self._guard: Guard | None = None
+        self._client: ApiClient | None = None
+        self._running: ControlPlane | None = None
+        self.processes = Processes(
+            run=self._layout.run, logs=self._layout.logs, environment=self._settings.environment
+        )
+
+    def __enter__(self) -> Self:
+        self.start(guarded=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.down()
+
+    # Going up and down
+
+    def start(self, *, guarded: bool = False) -> None:
+        """Start the control plane and return when pods can be created and scheduled.
+
+        A `guarded` cluster ends with this process. Whatever fails, nothing is left running.
+        """
+        parts = ensure(CONTROL_PLANE_PARTS, settings=self._settings, progress=self._progress)
+        numbers = dict(zip(Ports.names(), free_ports(len(Ports.names())), strict=True))
+        remembered = Remembered(ports=Ports(**numbers), programs=dict(parts))
+        with self._exclusively():
+            self._layout.create(remembered)
+            if guarded:
+                self._guard = Guard(self._layout.state, environment=self._settings.environment)
+        try:
+            self._control_plane.start(self._options)
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self) -> None:
+        """End the cluster and all that belongs to it; harmless where there is none."""
+        if self._client is not None:
+            self._client.close()
+        self._client = self._running = None
+        with self._exclusively():
+            self.processes.stop_all()
+            self._layout.remove()
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
+
+    # Reaching it
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return self._layout.state
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return self._control_plane.server
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate that the API server's one is signed with."""
+        return self._control_plane.authority.certificate
+
+    @property
+    def admin_kubeconfig(self) -> Path:
+        """A kubeconfig with all rights."""
+        return self._layout.admin_kubeconfig
+
+    @property
+    def api(self) -> ApiClient:
+        """Plain requests with all rights."""
+        if self._client is None:
+            self._client = self._control_plane.api()
+        return self._client
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """kube-scheduler, to stop it or to look at its metrics."""
+        return self._control_plane.scheduler
+
+    def kubectl(self, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
+        """What the real kubectl prints for `arguments`; `KubectlError` with its complaint on
+        failure.
+
+        With `check=False` its complaint is returned after its output instead.
+        """
+        outcome = subprocess.run(
+            [
+                self._program("kubectl"),
+                f"--kubeconfig={self.admin_kubeconfig}",
+                f"--cache-dir={self._layout.kubectl_cache}",
+                *arguments,
+            ],
+            env=dict(self._settings.environment),
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if not check:
+            return outcome.stdout + outcome.stderr
+        if outcome.returncode != 0:
+            raise KubectlError(f"kubectl {' '.join(arguments)}: {outcome.stderr.strip()}")
+        return outcome.stdout
+
+    def apply(self, sources: Iterable[Path | Object]) -> str:
+        """Apply files, folders and objects on the server's side, with what kubectl says."""
+        given = list(sources)
+        options = ["--server-side", "--force-conflicts", "--field-manager=localcluster"]
+        files = [f"--filename={source}" for source in given if isinstance(source, Path)]
+        objects = [source for source in given if not isinstance(source, Path)]
+        said = self.kubectl("apply", *options, *files) if files else ""
+        if objects:
+            items = {"apiVersion": "v1", "kind": "List", "items": objects}
+            said += self.kubectl("apply", *options, "--filename=-", stdin=json.dumps(items))
+        return said
+
+    def wait_for(
+        self, path: str, predicate: Callable[[Object], bool], *, timeout: float = 30.0
+    ) -> Object:
+        """The object or list at an API path as soon as `predicate` holds for it.
+
+        An object that does not exist yet is waited for. Raises `WaitedTooLong` with what was there
+        last.
+        """
+        last: Object | None = None
+
+        def probe() -> Object | None:
+            nonlocal last
+            last = self._get_if_there(path)
+            return last if last is not None and predicate(last) else None
+
+        try:
+            return until(probe, timeout=timeout, what=path)
+        except WaitedTooLong as error:
+            seen = "nothing" if last is None else json.dumps(last.get("status", last))[:2000]
+            raise WaitedTooLong(f"{error}; there is {seen}") from None
+
+    # Identities
+
+    def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
+        """A new kubeconfig with a client certificate for `user` in `groups`."""
+        target = self._layout.kubeconfig(_file_name(user))
+        return self._control_plane.kubeconfig_for(user, groups, target=target)
+
+    def service_account_kubeconfig(
+        self, namespace: str, name: str, *, node: str | None = None
+    ) -> Path:
+        """A new kubeconfig with a token of a service account, valid for eight hours.
+
+        With `node` the token is bound to that Node and carries its name, as a pod's token would
+        (ServiceAccountTokenNodeBinding, KEP-4193).
+        """
+        spec: Object = {"expirationSeconds": _TOKEN_LIFETIME}
+        if node is not None:
+            uid = self.api.get(f"/api/v1/nodes/{node}")["metadata"]["uid"]
+            reference = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}
+            spec["boundObjectRef"] = reference
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        token = str(self.api.create(path, request)["status"]["token"])
+        target = self._layout.kubeconfig(
+            _file_name("-".join(filter(None, (namespace, name, node))))
+        )
+        write_kubeconfig(target, server=self.server, ca_file=self.ca_file, credentials=token)
+        return target
+
+    # The scheduler
+
+    def restart_scheduler(self, config: Path | None = None) -> None:
+        """Run kube-scheduler with another KubeSchedulerConfiguration, or the default one."""
+        self.scheduler.stop()
+        self.scheduler.start(config)
+
+    def stop_scheduler(self) -> None:
+        """Stop kube-scheduler; `restart_scheduler` starts it again."""
+        self.scheduler.stop()
+
+    # Within
+
+    @property
+    def _control_plane(self) -> ControlPlane:
+        if self._running is None:
+            remembered = self._layout.recall()
+            self._running = ControlPlane(
+                self._layout,
+                ports=remembered.ports,
+                programs=remembered.programs,
+                processes=self.processes,
+            )
+        return self._running
+
+    def _program(self, name: str) -> Path:
+        return self._layout.recall().programs[name]
+
+    def _get_if_there(self, path: str) -> Object | None:
+        try:
+            return self.api.get(path)
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    def _exclusively(self) -> AbstractContextManager[None]:
+        note = f"another run is changing the cluster in {self.state}; waiting for it"
+        return exclusive(self._layout.lock, waiting=lambda: self._progress.note(note))
+
+
+def _file_name(identity: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", identity)
