@@ -68,8 +68,8 @@ def read_fleet(client: Client) -> Fleet:
     """Read all nodes and all GPU pods from the API server."""
     selector = {"labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}"}
     return fleet(
-        client.list("/api/v1/nodes", type=Node),
-        client.list("/api/v1/pods", type=Pod, params=selector),
+        client.list_all("/api/v1/nodes", type=Node).items,
+        client.list_all("/api/v1/pods", type=Pod, params=selector).items,
     )
 
 
