@@ -87,6 +87,10 @@ class Client:
         other._timeout = seconds  # noqa: SLF001 - one of our own
         return other
 
+    def close(self) -> None:
+        """Give idle connections back to the system; calls made later open new ones."""
+        self._pool.clear()
+
     @overload
     def get(self, path: str, *, type: type[T], params: Params | None = None) -> T: ...
     @overload
