@@ -28,6 +28,8 @@ from localcluster.ports import free_ports
 from localcluster.processes import Processes
 from localcluster.scheduler import Scheduler
 from localcluster.settings import Settings, default_settings
+from localcluster.simulated import PART as KWOK
+from localcluster.simulated import NodeTemplate, Simulation
 from localcluster.waiting import WaitedTooLong, until
 
 _TOKEN_LIFETIME = 8 * 3600
@@ -238,6 +240,33 @@ class LocalCluster:
     def stop_scheduler(self) -> None:
         """Stop kube-scheduler; `restart_scheduler` starts it again."""
         self.scheduler.stop()
+
+    # Simulated nodes
+
+    def create_simulated_nodes(
+        self, names: Iterable[str], template: NodeTemplate | None = None, *, timeout: float = 60.0
+    ) -> None:
+        """Create nodes with heartbeats, on which pods come to run as far as the API shows.
+
+        Returns when all are ready. KWOK is obtained and started at the first call.
+        """
+        programs = ensure([KWOK], settings=self._settings, progress=self._progress)
+        simulation = Simulation(self.api, processes=self.processes)
+        simulation.run_kwok(
+            programs[KWOK],
+            kubeconfig=self.kubeconfig_for("kwok", ["system:masters"]),
+            work_folder=self._layout.simulation,
+        )
+        simulation.create_managed(template or NodeTemplate(), names, timeout=timeout)
+
+    def create_bare_nodes(self, names: Iterable[str], template: NodeTemplate | None = None) -> None:
+        """Create nodes that are ready but send no heartbeats and run nothing, for scheduling at
+        scale.
+
+        Start the cluster with `node_lifecycle=False`.
+        """
+        simulation = Simulation(self.api, processes=self.processes)
+        simulation.create_bare(template or NodeTemplate(), names)
 
     # Within
 
