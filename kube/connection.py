@@ -78,7 +78,7 @@ def _from_kubeconfig(path: str | None, *, context: str | None) -> Connection:
     chosen = active if context is None else {}
     return Connection(
         server=settings.host,
-        authorization=lambda: settings.get_api_key_with_prefix("authorization"),
+        authorization=lambda: settings.get_api_key_with_prefix("BearerToken"),
         ca_file=settings.ssl_ca_cert,
         client_cert_file=settings.cert_file,
         client_key_file=settings.key_file,
