@@ -1,0 +1,58 @@
+"""Pods as users write them, and what is asked of objects that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Object = dict[str, Any]
+Create = Callable[[Object], Object]
+PodWhen = Callable[[str, Callable[[Object], bool]], Object]
+
+
+def serves_gpus(node: Object) -> bool:
+    """Tell whether the agent of a simulated node has published what it found."""
+    return annotations(node).get("gpudetour.io/path") == "annotation"
+
+
+def annotations(item: Object) -> dict[str, str]:
+    """The annotations of an object, which may have none."""
+    return item["metadata"].get("annotations") or {}
+
+
+def gpu_pod(name: str, *, gpus: int = 1) -> Object:
+    """A pod as users write it: the request, and nothing else of ours."""
+    container: Object = {
+        "name": "main",
+        "image": "gpudetour.local/cuda:1",
+        "resources": {"limits": {"nvidia.com/gpu": gpus}},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": [container]},
+    }
+
+
+def plain_pod(name: str) -> Object:
+    """A pod that has nothing to do with GPUs."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": [{"name": "main", "image": "gpudetour.local/box:1"}]},
+    }
+
+
+def bound(pod: Object) -> bool:
+    """Tell whether the pod has a node."""
+    return bool(pod["spec"].get("nodeName"))
+
+
+def refused(pod: Object) -> str:
+    """The scheduler's words why a pod waits; empty while it has said nothing."""
+    for condition in pod.get("status", {}).get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message", ""))
+    return ""
