@@ -12,10 +12,10 @@ PodWhen = Callable[[str, Callable[[Object], bool]], Object]
 
 def serves_gpus(node: Object) -> bool:
     """Tell whether the agent of a simulated node has published what it found."""
-    return annotations(node).get("gpudetour.io/path") == "annotation"
+    return annotations_of(node).get("gpudetour.io/path") == "annotation"
 
 
-def annotations(item: Object) -> dict[str, str]:
+def annotations_of(item: Object) -> dict[str, str]:
     """The annotations of an object, which may have none."""
     return item["metadata"].get("annotations") or {}
 

@@ -11,7 +11,7 @@ import pytest
 from localcluster.api import ApiError
 from localcluster.cluster import KubectlError
 from localcluster.stack import Stack
-from tests.cluster.pods import Create, Object, annotations, gpu_pod, plain_pod
+from tests.cluster.pods import Create, Object, annotations_of, gpu_pod, plain_pod
 
 pytestmark = pytest.mark.controlplane
 
@@ -37,7 +37,7 @@ def test_a_gpu_pod_is_stored_as_designed_and_nothing_else_is_changed(
 
     stored = create(pod)
 
-    name = annotations(stored)["gpudetour.io/devices-from"]
+    name = annotations_of(stored)["gpudetour.io/devices-from"]
     assert re.fullmatch("gpudetour-devices-[a-z0-9]{20}", name)
     main, sidecar = expected["spec"]["containers"]
     main["resources"] = {
@@ -95,7 +95,7 @@ def test_a_forged_assignment_is_not_stored(create: Create) -> None:
     pod = gpu_pod("forger")
     pod["metadata"]["annotations"] = {"gpudetour.io/assigned": '{"v":1,"epoch":1,"containers":{}}'}
 
-    assert "gpudetour.io/assigned" not in annotations(create(pod))
+    assert "gpudetour.io/assigned" not in annotations_of(create(pod))
 
 
 def test_an_assignment_cannot_be_written_later_either(

@@ -7,14 +7,14 @@ import json
 import pytest
 
 from localcluster.stack import Stack
-from tests.cluster.pods import Create, Object, PodWhen, annotations, bound, gpu_pod, refused
+from tests.cluster.pods import Create, Object, PodWhen, annotations_of, bound, gpu_pod, refused
 
 pytestmark = pytest.mark.controlplane
 
 
 def assigned(pod: Object) -> dict[str, list[str]]:
     """Container to device UUIDs, as the Binding wrote it."""
-    containers: dict[str, list[str]] = json.loads(annotations(pod)["gpudetour.io/assigned"])[
+    containers: dict[str, list[str]] = json.loads(annotations_of(pod)["gpudetour.io/assigned"])[
         "containers"
     ]
     return containers
@@ -28,14 +28,14 @@ def test_the_assignment_comes_with_the_node_and_reaches_the_container_by_config_
     pod = pod_when("one", bound)
 
     (device,) = assigned(pod)["main"]
-    name = annotations(created)["gpudetour.io/devices-from"]
+    name = annotations_of(created)["gpudetour.io/devices-from"]
     config_map = stack.cluster.api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
     assert {"main": device} == config_map["data"]
     assert config_map["immutable"]
     (owner,) = config_map["metadata"]["ownerReferences"]
     assert (pod["metadata"]["uid"], "Pod") == (owner["uid"], owner["kind"])
     node = stack.cluster.api.get(f"/api/v1/nodes/{pod['spec']['nodeName']}")
-    inventory = json.loads(annotations(node)["gpudetour.io/inventory"])
+    inventory = json.loads(annotations_of(node)["gpudetour.io/inventory"])
     assert device in [gpu["uuid"] for gpu in inventory["gpus"]]
 
 
