@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -56,7 +56,14 @@ DEVICES_CONFIG_MAP_NAME = re.compile(DEVICES_CONFIG_MAP_PREFIX + r"[a-z0-9]{20}"
 VERSION = 1
 
 #: What NVML and the container toolkit accept as a device name: `GPU-…`, `MIG-…`, `MIG-GPU-…/1/0`.
-_DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+#: Never a word that the toolkit reads as more than one device, such as `all`, nor an index.
+_DEVICE_ID = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9._:/-]{1,124}")
+#: Holders may be devices of a foreign plugin, which names them as it likes.
+_HELD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 _Wire = TypeVar("_Wire", bound="_Versioned")
 
@@ -71,34 +78,34 @@ class AnnotationError(ValueError):
 
 
 class _Versioned(msgspec.Struct, rename="camel", omit_defaults=True):
-    v: int
+    v: _Int32
 
 
 class _Link(msgspec.Struct, rename="camel", omit_defaults=True):
-    nvlinks: int = 0
+    nvlinks: _Count = 0
     pcie: PcieLevel | None = None
 
 
 class _Mig(msgspec.Struct, rename="camel", omit_defaults=True):
     uuid: str
     profile: str
-    memory: int | None = None
+    memory: _Bytes | None = None
 
 
 class _Gpu(msgspec.Struct, rename="camel", omit_defaults=True):
     uuid: str
-    index: int
-    minor: int | None = None
+    index: _Count
+    minor: _Int32 | None = None
     bdf: str | None = None
     product: str | None = None
-    memory: int | None = None
+    memory: _Bytes | None = None
     compute_capability: str | None = None
     architecture: str | None = None
-    numa_node: int | None = None
+    numa_node: _Int32 | None = None
     health: Health = Health.HEALTHY
     health_reason: str = ""
     #: Keyed by the peer's index: UUIDs would double the size of an eight-GPU inventory.
-    links: dict[int, _Link] = {}
+    links: dict[_Count, _Link] = {}
     mig_enabled: bool = False
     mig: list[_Mig] = []
 
@@ -115,7 +122,8 @@ class _InUse(_Versioned):
 
 
 class _Assigned(_Versioned):
-    epoch: int
+    #: `leaseTransitions` is an int32.
+    epoch: _Count
     containers: dict[str, list[str]]
 
 
@@ -160,7 +168,9 @@ def encode_in_use(holders: Mapping[DeviceId, PodUid]) -> str:
 def decode_in_use(text: str) -> dict[DeviceId, PodUid]:
     """Read the node annotation `in-use`; raises `AnnotationError`."""
     wire = _decode(text, _InUse, key=IN_USE)
-    return {_device(device, key=IN_USE): PodUid(uid) for device, uid in wire.holders.items()}
+    if strange := [device for device in wire.holders if _HELD_ID.fullmatch(device) is None]:
+        raise AnnotationError(IN_USE, f"{strange[0][:64]!r} is not a device ID")
+    return {DeviceId(device): PodUid(uid) for device, uid in wire.holders.items()}
 
 
 def assigned_prefix(epoch: int | str) -> str:
@@ -184,15 +194,13 @@ def encode_assigned(assignment: Assignment) -> str:
 def decode_assigned(text: str) -> Assignment:
     """Read the pod annotation `assigned`; raises `AnnotationError`."""
     wire = _decode(text, _Assigned, key=ASSIGNED)
-    if wire.epoch < 0:
-        raise AnnotationError(ASSIGNED, f"epoch {wire.epoch} is negative")
     containers = {
         name: tuple(_device(device, key=ASSIGNED) for device in devices)
         for name, devices in wire.containers.items()
     }
     for name, devices in containers.items():
         if len(set(devices)) != len(devices):
-            raise AnnotationError(ASSIGNED, f"container {name!r} names a device twice")
+            raise AnnotationError(ASSIGNED, f"container {name[:64]!r} names a device twice")
     return Assignment(epoch=wire.epoch, containers=containers)
 
 
@@ -222,10 +230,9 @@ def _gpu_to_wire(gpu: Gpu, index_of: Mapping[DeviceId, int]) -> _Gpu:
 
 
 def _gpu_from_wire(wire: _Gpu, by_index: Mapping[int, DeviceId]) -> Gpu:
-    if unknown := set(wire.links) - set(by_index):
-        raise AnnotationError(INVENTORY, f"GPU {wire.index} links to unknown GPUs {unknown}")
-    if wire.memory is not None and wire.memory < 0:
-        raise AnnotationError(INVENTORY, f"GPU {wire.index} has negative memory")
+    if unknown := set(wire.links) - (set(by_index) - {wire.index}):
+        detail = f"GPU {wire.index} links to {min(unknown)}, which is no other GPU of this node"
+        raise AnnotationError(INVENTORY, detail)
     return Gpu(
         uuid=DeviceId(wire.uuid),
         index=wire.index,

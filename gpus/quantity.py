@@ -31,8 +31,11 @@ class QuantityError(ValueError):
 def parse(text: str | int | float) -> Fraction:
     """Return the exact value of a quantity; JSON numbers are read as their decimal text.
 
-    Raises `QuantityError` for anything that the API server would refuse as well.
+    Raises `QuantityError` for anything that the API server would refuse, and for numbers beyond
+    2^63-1, which it would cut down to that.
     """
+    if isinstance(text, int) and abs(text) > MAX:  # before str(), which refuses very long ones
+        raise QuantityError("the number is out of range")
     written = str(text)
     match = _FORM.fullmatch(written) if len(written) <= _MAX_LENGTH else None
     if match is None:
