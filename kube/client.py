@@ -79,6 +79,8 @@ class Client:
             cert_file=connection.client_cert_file,
             key_file=connection.client_key_file,
             cert_reqs="CERT_REQUIRED" if connection.verify else "CERT_NONE",
+            server_hostname=connection.tls_server_name,
+            assert_hostname=connection.tls_server_name,
         )
 
     def with_timeout(self, seconds: float) -> Self:
@@ -164,17 +166,12 @@ class Client:
         url = self._connection.server + call.path
         if call.params:
             url += "?" + urlencode(call.params)
-        headers = {"Accept": JSON, "User-Agent": "gpudetour"}
-        if call.body is not None:
-            headers["Content-Type"] = call.content_type
-        if (authorization := self._connection.authorization()) is not None:
-            headers["Authorization"] = authorization
         try:
             response = self._pool.request(
                 call.method,
                 url,
                 body=call.body,
-                headers=headers,
+                headers=self._headers(call),
                 timeout=timeout,
                 preload_content=preload,
             )
@@ -183,6 +180,14 @@ class Client:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ConnectionFailed(f"{call}: {error}") from error
         return response
+
+    def _headers(self, call: _Call) -> dict[str, str]:
+        headers = {"Accept": JSON, "User-Agent": "gpudetour"}
+        if call.body is not None:
+            headers["Content-Type"] = call.content_type
+        if (authorization := self._connection.authorization()) is not None:
+            headers["Authorization"] = authorization
+        return headers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,10 @@ from kube.errors import KubeError
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
+#: What the official client raises, beside its own error, for a file of an unexpected shape.
+_MALFORMED = (TypeError, ValueError, LookupError, AttributeError)
+
+
 class NoConnection(KubeError):
     """Neither a kubeconfig nor a service account tells where the API server is."""
 
@@ -30,6 +34,8 @@ class Connection:
     ca_file: str | None = None
     client_cert_file: str | None = None
     client_key_file: str | None = None
+    #: The name in the server's certificate where it is not that in `server`.
+    tls_server_name: str | None = None
     verify: bool = True
     namespace: str = "default"
 
@@ -67,21 +73,25 @@ def _in_cluster(mount: Path) -> Connection:
 def _from_kubeconfig(path: str | None, *, context: str | None) -> Connection:
     # Imported here: in a pod this path is never taken, and the official client with its generated
     # models would cost every agent about 40 MB of resident memory.
+    import yaml
     from kubernetes import client, config
 
     settings = client.Configuration()
     try:
         config.load_kube_config(config_file=path, context=context, client_configuration=settings)
-        _, active = config.list_kube_config_contexts(config_file=path)
-    except (config.ConfigException, OSError) as error:
+        contexts, active = config.list_kube_config_contexts(config_file=path)
+    except (config.ConfigException, OSError, yaml.YAMLError, *_MALFORMED) as error:
         raise NoConnection(f"no usable kubeconfig: {error}") from error
-    chosen = active if context is None else {}
+    chosen = next((each for each in contexts if each["name"] == context), active)
     return Connection(
         server=settings.host,
-        authorization=lambda: settings.get_api_key_with_prefix("BearerToken"),
+        authorization=lambda: settings.get_api_key_with_prefix(
+            "BearerToken", alias="authorization"
+        ),
         ca_file=settings.ssl_ca_cert,
         client_cert_file=settings.cert_file,
         client_key_file=settings.key_file,
+        tls_server_name=settings.tls_server_name,
         verify=settings.verify_ssl,
-        namespace=chosen.get("context", {}).get("namespace", "default"),
+        namespace=chosen["context"].get("namespace") or "default",
     )
