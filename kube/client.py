@@ -143,9 +143,11 @@ class Client:
         params = {"fieldManager": field_manager, "force": "true" if force else "false"}
         return self.patch(path, body, content_type=APPLY_PATCH, params=params)
 
-    def delete(self, path: str, *, params: Params | None = None) -> Any:
-        """DELETE one object."""
-        return self._call(_Call("DELETE", path, params=params))
+    def delete(self, path: str, *, uid: str | None = None, params: Params | None = None) -> Any:
+        """DELETE one object; with `uid`, raise `Conflict` when that name is another object now."""
+        # metav1.Preconditions have no query form (apimachinery zz_generated.conversion.go).
+        body = None if uid is None else msgspec.json.encode({"preconditions": {"uid": uid}})
+        return self._call(_Call("DELETE", path, body=body, params=params))
 
     def stream(self, path: str, *, params: Params, idle_timeout: float) -> Stream:
         """Open a watch; `idle_timeout` seconds without a byte end its lines as `IdleTimeout`."""
