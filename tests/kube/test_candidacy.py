@@ -1,0 +1,133 @@
+"""When a candidate may take a Lease and what it writes; the clock is an argument."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kube.leases import Candidacy
+from kube.objects import Lease, LeaseSpec
+
+WALL = "2026-01-01T00:00:00.000000Z"
+
+
+def held(by: str | None, *, epoch: int = 1, renewed: str = WALL, seconds: int = 15) -> Lease:
+    return Lease(
+        spec=LeaseSpec(
+            holder_identity=by,
+            lease_duration_seconds=seconds,
+            acquire_time=WALL,
+            renew_time=renewed,
+            lease_transitions=epoch,
+        )
+    )
+
+
+def candidate() -> Candidacy:
+    return Candidacy(identity="me", duration=15)
+
+
+def test_a_lease_that_nobody_holds_is_free_at_once() -> None:
+    me = candidate()
+    for lease in (Lease(), held(None), held("")):
+        me.observe(lease, now=100)
+        assert me.may_take(now=100)
+
+
+def test_a_lease_of_another_is_free_when_it_has_not_changed_for_its_duration() -> None:
+    me = candidate()
+    me.observe(held("other"), now=100)
+
+    assert not me.may_take(now=114.9)
+    assert me.may_take(now=115)
+
+
+def test_a_renewal_begins_the_wait_anew_whatever_the_clock_of_the_other_says() -> None:
+    me = candidate()
+    me.observe(held("other", renewed="2026-01-01T00:00:00.000000Z"), now=100)
+    me.observe(held("other", renewed="1999-01-01T00:00:00.000000Z"), now=110)
+
+    assert not me.may_take(now=124.9)
+    assert me.may_take(now=125)
+
+
+def test_a_renewal_that_is_seen_twice_counts_once() -> None:
+    me = candidate()
+    for now in (100, 105, 110):
+        me.observe(held("other"), now=now)
+
+    assert me.may_take(now=115)
+
+
+def test_the_holder_says_for_how_long_it_must_be_left_alone() -> None:
+    me = candidate()
+    me.observe(held("other", seconds=60), now=100)
+
+    assert not me.may_take(now=159)
+    assert me.may_take(now=160)
+
+
+def test_the_first_leader_has_epoch_1_and_each_later_one_the_next() -> None:
+    me = candidate()
+    assert me.acquisition(WALL).lease_transitions == 1
+
+    me.observe(held("other", epoch=7), now=1)
+    assert me.acquisition(WALL).lease_transitions == 8
+
+    me.observe(held("me", epoch=8), now=2)
+    assert me.acquisition(WALL).lease_transitions == 9
+
+
+def test_a_lease_that_was_deleted_or_set_back_brings_no_epoch_back() -> None:
+    me = candidate()
+    me.observe(held("other", epoch=7), now=1)
+    me.observe(Lease(), now=2)
+    assert me.acquisition(WALL).lease_transitions == 8
+
+    me.observe(held("other", epoch=0), now=3)
+    assert me.acquisition(WALL).lease_transitions == 8
+
+
+def test_renewal_and_release_keep_the_epoch_and_the_time_of_acquisition() -> None:
+    me = candidate()
+    me.observe(held("me", epoch=7), now=1)
+    later = "2026-01-01T00:00:02.000000Z"
+
+    renewed, released = me.renewal(later), me.release(later)
+
+    assert (renewed.holder_identity, released.holder_identity) == ("me", "")
+    for spec in (renewed, released):
+        assert (spec.lease_transitions, spec.acquire_time, spec.renew_time) == (7, WALL, later)
+
+
+def test_only_the_very_term_counts_as_held() -> None:
+    me = candidate()
+    me.observe(held("me", epoch=7), now=1)
+
+    assert me.holds(7)
+    assert not me.holds(6)
+    me.observe(held("other", epoch=7), now=2)
+    assert not me.holds(7)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "", "me", "other", "third"]),
+            st.integers(0, 50),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_an_epoch_is_above_every_epoch_ever_seen(
+    records: list[tuple[str | None, int, bool]],
+) -> None:
+    me = candidate()
+    for now, (holder, epoch, deleted) in enumerate(records):
+        me.observe(Lease() if deleted else held(holder, epoch=epoch), now=now)
+
+    taken = me.acquisition(WALL).lease_transitions
+
+    assert taken is not None
+    assert taken > max((epoch for _, epoch, deleted in records if not deleted), default=0)
