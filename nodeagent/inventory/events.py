@@ -1,0 +1,125 @@
+"""Waits for Xid events, which the driver reports when a GPU or a program on it fails.
+
+What follows from an event is the caller's business; only which Xids are programs' own faults is
+known here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from gpus.model import DeviceId
+from nodeagent.inventory.binding import (
+    TIMEOUT,
+    XID_EVENT,
+    Handle,
+    NvmlError,
+    address,
+    call,
+)
+from nodeagent.inventory.device import UnusableGpuError, uuid_of
+from nodeagent.inventory.session import Session, SessionDownError
+
+#: Faults of programs, not of GPUs: NVIDIA's device plugin ignores these by default.
+IGNORED_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+
+_WAIT_MS = 1000
+#: Seconds before waiting is tried again after NVML refused it.
+_PAUSE = 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XidEvent:
+    """An Xid of one GPU; without a UUID, NVML could not tell of which."""
+
+    xid: int
+    uuid: DeviceId | None = None
+
+
+class XidWatcher:
+    """Calls back for every Xid that is not ignored, as long as NVML is up.
+
+    Events that happen while NVML restarts are not seen; NVML keeps none.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        on_xid: Callable[[XidEvent], None],
+        *,
+        ignored: frozenset[int] = IGNORED_XIDS,
+    ) -> None:
+        self._session = session
+        self._on_xid = on_xid
+        self._ignored = ignored
+        self._refused = ""
+
+    def run(self, stop: threading.Event) -> None:
+        """Watch until `stop` is set; returns within a second or so of it."""
+        while not stop.is_set():
+            try:
+                with self._session.use():
+                    self._watch(stop)
+            except SessionDownError:
+                pass
+            except NvmlError as error:
+                self._note_refusal(str(error))
+            # Also after a GPU was lost, which ends every wait at once until it is left out.
+            stop.wait(_PAUSE)
+
+    def _note_refusal(self, text: str) -> None:
+        # Some platforms have no events at all: once is enough.
+        if text != self._refused:
+            log.warning("Xid events cannot be read", error=text)
+            self._refused = text
+
+    def _watch(self, stop: threading.Event) -> None:
+        events = call("nvmlEventSetCreate")
+        try:
+            uuids = _register(events)
+            while not stop.is_set() and not self._session.wanted_back:
+                data = _next_event(events)
+                if data is not None:
+                    self._tell(data, uuids)
+        finally:
+            call("nvmlEventSetFree", events)
+
+    def _tell(self, data: Any, uuids: dict[int | None, DeviceId]) -> None:
+        xid = int(data.eventData)
+        uuid = uuids.get(address(data.device))
+        if data.eventType != XID_EVENT or xid in self._ignored:
+            log.debug("an event was ignored", xid=xid, gpu=uuid)
+            return
+        log.warning("a GPU reported an Xid", xid=xid, gpu=uuid)
+        self._on_xid(XidEvent(xid=xid, uuid=uuid))
+
+
+def _register(events: Handle) -> dict[int | None, DeviceId]:
+    """Register all GPUs that answer, and tell which handle is whose."""
+    uuids: dict[int | None, DeviceId] = {}
+    for index in range(call("nvmlDeviceGetCount")):
+        try:
+            handle = call("nvmlDeviceGetHandleByIndex", index)
+            uuid = uuid_of(handle)
+            call("nvmlDeviceRegisterEvents", handle, XID_EVENT, events)
+        except (NvmlError, UnusableGpuError) as error:
+            log.info("a GPU is not watched for Xids", index=index, reason=str(error))
+            continue
+        uuids[address(handle)] = uuid
+    return uuids
+
+
+def _next_event(events: Handle) -> Any:
+    try:
+        return call("nvmlEventSetWait_v2", events, _WAIT_MS)
+    except NvmlError as error:
+        if error.code == TIMEOUT:
+            return None
+        raise
