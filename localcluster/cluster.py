@@ -19,8 +19,12 @@ from localcluster.api import ApiClient, ApiError, Object
 from localcluster.controlplane import PARTS as CONTROL_PLANE_PARTS
 from localcluster.controlplane import ControlPlane, ControlPlaneOptions
 from localcluster.guard import Guard
+from localcluster.image.make import image_archives
 from localcluster.kubeconfig import write_kubeconfig
 from localcluster.layout import Layout, Ports, Remembered
+from localcluster.node.machine import check_machine
+from localcluster.node.real import PARTS as NODE_PARTS
+from localcluster.node.real import RealNode, remove_node
 from localcluster.parts.locks import exclusive
 from localcluster.parts.obtain import ensure
 from localcluster.parts.progress import Progress, SilentProgress
@@ -50,6 +54,7 @@ class LocalCluster:
         self,
         state: Path | None = None,
         *,
+        node: bool = False,
         options: ControlPlaneOptions | None = None,
         settings: Settings | None = None,
         progress: Progress | None = None,
@@ -57,6 +62,7 @@ class LocalCluster:
         self._settings = settings or default_settings()
         self._progress = progress or SilentProgress()
         self._options = options or ControlPlaneOptions()
+        self._with_node = node
         self._layout = Layout((state or self._settings.state).absolute())
         self._guard: Guard | None = None
         self._client: ApiClient | None = None
@@ -80,11 +86,14 @@ class LocalCluster:
     # Going up and down
 
     def start(self, *, guarded: bool = False) -> None:
-        """Start the control plane and return when pods can be created and scheduled.
+        """Start the control plane, and the real node if asked for, and return when both are ready.
 
         A `guarded` cluster ends with this process. Whatever fails, nothing is left running.
         """
-        parts = ensure(CONTROL_PLANE_PARTS, settings=self._settings, progress=self._progress)
+        if self._with_node:
+            check_machine()
+        wanted = [*CONTROL_PLANE_PARTS, *(NODE_PARTS if self._with_node else ())]
+        parts = ensure(wanted, settings=self._settings, progress=self._progress)
         numbers = dict(zip(Ports.names(), free_ports(len(Ports.names())), strict=True))
         remembered = Remembered(ports=Ports(**numbers), programs=dict(parts))
         with self._exclusively():
@@ -93,6 +102,9 @@ class LocalCluster:
                 self._guard = Guard(self._layout.state, environment=self._settings.environment)
         try:
             self._control_plane.start(self._options)
+            if self._with_node:
+                images = image_archives(self._settings, progress=self._progress)
+                self.node.start(images=images, search_path=self._settings.search_path)
         except BaseException:
             self.down()
             raise
@@ -104,6 +116,7 @@ class LocalCluster:
         self._client = self._running = None
         with self._exclusively():
             self.processes.stop_all()
+            remove_node(self._layout)
             self._layout.remove()
         if self._guard is not None:
             self._guard.release()
@@ -137,6 +150,17 @@ class LocalCluster:
         if self._client is None:
             self._client = self._control_plane.api()
         return self._client
+
+    @property
+    def node(self) -> RealNode:
+        """The real node; only of use where the cluster was started with one."""
+        return RealNode(
+            self._layout,
+            control_plane=self._control_plane,
+            port=self._layout.recall().ports.kubelet,
+            programs=self._layout.recall().programs,
+            processes=self.processes,
+        )
 
     @property
     def scheduler(self) -> Scheduler:

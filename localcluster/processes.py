@@ -179,6 +179,9 @@ class Processes:
                 _signal_session(record.leader, signal.SIGKILL)
                 time.sleep(0.01)
             self._path(record.name).unlink(missing_ok=True)
+            child = self._children.pop(record.name, None)
+            if child is not None:
+                child.wait()
 
     def _members(self, record: _Record) -> list[Process]:
         self._collect(record.name)

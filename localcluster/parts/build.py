@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -42,8 +43,13 @@ class Builder:
         source = part.group.source
         with unfinished_folder(target.parent) as workspace:
             report("reading its module")
-            manifest = self._manifest(source, workspace)
-            (workspace / "go.mod").write_text(module_text(source, manifest))
+            download = self._download(source, workspace)
+            manifest = self._run_go(["mod", "edit", "-json", download["GoMod"]], workspace)
+            module = module_text(source, cast(GoMod, json.loads(manifest)))
+            if source.overlay:
+                _copy_changed(Path(download["Dir"]), workspace / "source", source.overlay)
+                module += f"replace {source.module} => ./source\n"
+            (workspace / "go.mod").write_text(module)
             with replacing(target, mode=0o755) as program:
                 command = ["build", "-v", "-trimpath", "-ldflags", source.ldflags]
                 command += ["-tags", source.tags] if source.tags else []
@@ -54,14 +60,13 @@ class Builder:
                     report=report,
                 )
 
-    def _manifest(self, source: Source, workspace: Path) -> GoMod:
+    def _download(self, source: Source, workspace: Path) -> dict[str, str]:
+        """Where Go keeps the module and its go.mod."""
         # An empty module keeps Go from looking for one in the folders above.
         (workspace / "go.mod").write_text("module localcluster.invalid/build\n")
         module = f"{source.module}@{source.version}"
         found = json.loads(self._run_go(["mod", "download", "-json", module], workspace))
-        return cast(
-            GoMod, json.loads(self._run_go(["mod", "edit", "-json", found["GoMod"]], workspace))
-        )
+        return cast(dict[str, str], found)
 
     def _run_go(
         self,
@@ -107,6 +112,15 @@ class Builder:
             compiler = c_compiler(self._settings, progress=self._progress)
             environment["CC"] = shlex.join(compiler)
         return environment
+
+
+def _copy_changed(module: Path, target: Path, changes: Mapping[str, str]) -> None:
+    """Copy a module out of Go's cache, which is read-only, with some files replaced."""
+    shutil.copytree(module, target, copy_function=shutil.copyfile)
+    for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
+        folder.chmod(0o755)
+    for name, text in changes.items():
+        (target / name).write_text(text)
 
 
 def _follow(process: subprocess.Popen[str], report: Callable[[str], None]) -> list[str]:

@@ -7,8 +7,11 @@ Data only. Looking, downloading and building are in the modules beside this one.
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from localcluster.parts import runc_overlay
 
 KUBERNETES = "1.34.2"
 ETCD = "3.6.6"
@@ -40,6 +43,8 @@ class Source:
     ldflags: str = "-s -w"
     tags: str = ""
     cgo: bool = False
+    overlay: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Path inside the module to the text that replaces it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,13 +193,13 @@ def _containerd(arch: str) -> tuple[Part, ...]:
 def _runc(arch: str) -> Part:
     base = f"https://github.com/opencontainers/runc/releases/download/v{RUNC}"
     module = "github.com/opencontainers/runc"
-    # Built without tags: seccomp would need libseccomp's headers. The local SELinux copy that
-    # runc replaces is not in the module archive; the released one that it requires is used.
+    # The local SELinux copy that runc replaces is not in the module archive; the released one that
+    # it requires is used.
+    overlay = {runc_overlay.FILE: runc_overlay.TEXT}
+    source = Source(module=module, version=f"v{RUNC}", cgo=True, overlay=overlay)
     return Part(
         name="runc",
-        group=Group(
-            name="runc", version=RUNC, source=Source(module=module, version=f"v{RUNC}", cgo=True)
-        ),
+        group=Group(name="runc", version=RUNC, source=source),
         package=module,
         release=Release(url=f"{base}/runc.{arch}", checksum_url=f"{base}/runc.sha256sum"),
         version_arguments=("--version",),
