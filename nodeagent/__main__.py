@@ -1,0 +1,194 @@
+"""`python -m nodeagent`: settings, threads and the loop, put together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from kube.client import Client
+from kube.connection import NoConnection, connect
+from kube.errors import KubeError
+from kube.events import EventRecorder
+from kube.heartbeat import Heartbeat
+from kube.objects import OwnerReference, Pod
+from kube.reflector import Reflector
+from nodeagent.agent import Agent, HandoverCell, NodeView, Parts
+from nodeagent.deviceplugin.allocation import DeviceList
+from nodeagent.deviceplugin.cdi import CdiSpec
+from nodeagent.deviceplugin.plugins import PluginSet
+from nodeagent.deviceplugin.runtime import containerd_configs, supports_cdi
+from nodeagent.inventory.events import XidEvent, XidWatcher
+from nodeagent.inventory.nvml import NvmlSource
+from nodeagent.inventory.watchdog import WatchedSource
+from nodeagent.metrics import Metrics
+from nodeagent.node import OwnNode, owner
+from nodeagent.observer import Observer
+from nodeagent.podresources.client import PodResources
+from nodeagent.pods import NodePods
+from nodeagent.publisher import Publisher
+from nodeagent.reader import InventoryReader
+from nodeagent.settings import ENV_PREFIX, Settings, options
+from service import logs
+from service.lifecycle import Lifecycle
+from service.metrics import new_registry
+from service.side_port import SidePort
+
+#: Seconds that one read of all GPUs may take before it counts as hanging.
+_READ_DEADLINE = 5.0
+#: Seconds without a finished round after which the agent is not ready.
+_STALE = 60.0
+
+log = structlog.get_logger()
+
+
+@click.command(context_settings={"auto_envvar_prefix": ENV_PREFIX, "show_default": True})
+@options
+def main(**values: Any) -> None:
+    """Tell the cluster which GPUs this node has, and serve them.
+
+    Every option can be given as GPUDETOUR_<OPTION> in the environment too.
+    """
+    try:
+        settings = Settings(**values)
+        logs.configure(level=settings.log_level, json=settings.log_format == "json")
+        log.info("starting", **asdict(settings))
+        run(settings)
+    except (ValueError, NoConnection, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    lifecycle = Lifecycle()
+    lifecycle.install_signal_handlers()
+    client = Client(connect(settings.kubeconfig))
+    registry = new_registry("node-agent")
+    wake = threading.Event()
+
+    view = NodeView(wake.set)
+    nodes: Reflector[OwnNode] = Reflector(
+        client,
+        "/api/v1/nodes",
+        type=OwnNode,
+        params={"fieldSelector": f"metadata.name={settings.node_name}"},
+        on_event=view.on_event,
+    )
+    pods = NodePods(wake.set)
+    pod_watch: Reflector[Pod] = Reflector(
+        client,
+        "/api/v1/pods",
+        type=Pod,
+        params={
+            "fieldSelector": f"spec.nodeName={settings.node_name}",
+            "labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}",
+        },
+        on_event=pods.on_event,
+    )
+    events = EventRecorder(client, component="gpudetour-node-agent", instance=settings.node_name)
+    heartbeat = Heartbeat(
+        client,
+        namespace=settings.namespace,
+        name=settings.node_name,
+        identity=settings.node_name,
+        owner=lambda: _owner(view, settings.node_name),
+    )
+
+    source = NvmlSource(Path(settings.driver_root))
+    watched = WatchedSource(source, deadline=_READ_DEADLINE, now=lambda: datetime.now(UTC))
+    reader = InventoryReader(watched, interval=settings.interval, on_change=wake.set)
+
+    def on_xid(event: XidEvent) -> None:
+        source.report(event)
+        reader.wake()
+
+    plugin_folder = Path(settings.device_plugin_dir)
+    handover = HandoverCell()
+    plugins = PluginSet(
+        plugin_folder,
+        handover=handover,
+        patience=settings.registration_patience,
+        on_change=wake.set,
+    )
+    agent = Agent(
+        Parts(
+            view=view,
+            reader=reader,
+            observer=Observer(
+                plugin_folder,
+                PodResources(Path(settings.kubelet_dir)),
+                pods,
+                plugin_allowed=settings.plugin_allowed(),
+                patience=settings.registration_patience,
+            ),
+            plugins=plugins,
+            cdi=CdiSpec(Path(settings.cdi_dir), settings.roots()),
+            publisher=Publisher(client, settings.node_name),
+            events=events,
+            metrics=Metrics(registry),
+            known=lambda: all(
+                event.is_set() for event in (nodes.synced, pod_watch.synced, reader.tried)
+            ),
+            device_list=_device_list(settings),
+        ),
+        handover=handover,
+        wake=wake,
+        interval=settings.interval,
+    )
+    side_port = SidePort(
+        settings.side_host,
+        settings.side_port,
+        registry=registry,
+        ready=lambda: _not_ready(agent, time.monotonic()),
+    )
+    side_port.start()
+    lifecycle.spawn("node", nodes.run, wake=nodes.close)
+    lifecycle.spawn("pods", pod_watch.run, wake=pod_watch.close)
+    lifecycle.spawn("inventory", reader.run, wake=reader.wake)
+    lifecycle.spawn("xid", XidWatcher(source.session, on_xid).run)
+    lifecycle.spawn("device-plugins", plugins.run, wake=plugins.wake)
+    lifecycle.spawn("events", events.run)
+    lifecycle.spawn("heartbeat", heartbeat.run)
+    lifecycle.spawn("agent", agent.run, wake=wake.set)
+    lifecycle.wait()
+    lifecycle.shutdown()
+    side_port.stop()
+
+
+def _owner(view: NodeView, name: str) -> OwnerReference:
+    if view.node is None:
+        raise KubeError(f"there is no Node {name!r} yet; is --node-name right?")
+    return owner(view.node)
+
+
+def _device_list(settings: Settings) -> Callable[[OwnNode], DeviceList]:
+    fixed = settings.fixed_device_list()
+
+    def choose(node: OwnNode) -> DeviceList:
+        if fixed is not None:
+            return fixed
+        runtime = node.status.node_info.container_runtime_version
+        configs = containerd_configs(Path(settings.host_root))
+        cdi = supports_cdi(runtime, containerd_configs=configs)
+        return DeviceList.CDI if cdi else DeviceList.ENV
+
+    return choose
+
+
+def _not_ready(agent: Agent, now: float) -> str | None:
+    if agent.finished_at is None:
+        return "the Node, its pods or its GPUs have not been read yet"
+    age = now - agent.finished_at
+    return None if age < _STALE else f"the Node was last brought up to date {age:.0f} s ago"
+
+
+if __name__ == "__main__":
+    main()

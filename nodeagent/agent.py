@@ -1,0 +1,233 @@
+"""The agent's loop: observe, decide, act, publish; every few seconds and whenever woken."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from gpus.annotations import INVENTORY, PATH_CONDITION, AnnotationError, decode_inventory
+from gpus.model import DeviceId, NodeInventory, PodUid
+from kube.errors import KubeError
+from kube.events import EventRecorder
+from kube.watch import Event, EventKind
+from nodeagent.deviceplugin.allocation import DeviceList, Handover
+from nodeagent.deviceplugin.cdi import CdiSpec
+from nodeagent.deviceplugin.plugins import PluginSet
+from nodeagent.metrics import Metrics
+from nodeagent.node import OwnNode, condition_of, gpu_capacity, reference
+from nodeagent.observer import Observer
+from nodeagent.path import Cause, Decision, Observation, decide
+from nodeagent.publisher import Publisher
+from nodeagent.reader import InventoryReader
+from nodeagent.report import Message, health_events, path_event, wanted
+from service.logs import ERROR, REASON
+
+#: Seconds that kubelet is given to take our plugin before the Node says that it has not yet.
+_REGISTRATION_GRACE = 4.0
+
+log = structlog.get_logger()
+
+
+class NodeView:
+    """The own Node as last seen; `on_event` is called by a reflector."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        #: None until it was seen, and after it was deleted.
+        self.node: OwnNode | None = None
+
+    def on_event(self, event: Event[OwnNode]) -> None:
+        """Take one change in, and tell of those that matter: kubelet's heartbeats do not."""
+        before = self.node
+        self.node = None if event.kind is EventKind.DELETED else event.object
+        if _essence(before) != _essence(self.node):
+            self._on_change()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the loop works with."""
+
+    view: NodeView
+    reader: InventoryReader
+    observer: Observer
+    plugins: PluginSet
+    cdi: CdiSpec
+    publisher: Publisher
+    events: EventRecorder
+    metrics: Metrics
+    #: Tells whether GPUs, pods and Node have been read once, before which nothing is decided.
+    known: Callable[[], bool]
+    #: Decides from the Node how devices are handed over.
+    device_list: Callable[[OwnNode], DeviceList]
+
+
+class HandoverCell:
+    """How devices are handed over now: written by the loop, read by the plugin's threads."""
+
+    def __init__(self) -> None:
+        self._value = Handover(device_list=DeviceList.ENV)
+
+    def __call__(self) -> Handover:
+        """Return the present value."""
+        return self._value
+
+    def set(self, value: Handover) -> None:
+        """Replace it."""
+        self._value = value
+
+
+class Agent:
+    """Brings kubelet and the Node in line with what the node has."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        handover: HandoverCell,
+        wake: threading.Event,
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts = parts
+        self._handover = handover
+        self._wake = wake
+        self._interval = interval
+        self._clock = clock
+        self._registering_since: float | None = None
+        self._told: NodeInventory | None = None
+        self._decision: Decision | None = None
+        self._complaint = ""
+        #: `time.monotonic()` of the last round that ended well.
+        self.finished_at: float | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Go round until `stop` is set."""
+        while not stop.is_set():
+            self._wake.clear()
+            began = self._clock()
+            try:
+                if self.round():
+                    self.finished_at = self._clock()
+                    self._parts.metrics.rounds.observe(self.finished_at - began)
+            except KubeError as error:
+                self._parts.metrics.failures.inc()
+                log.warning("node not updated", **{ERROR: str(error)})
+            self._wake.wait(self._interval)
+
+    def round(self) -> bool:
+        """Do one round; returns False while too little is known to decide anything."""
+        parts, node = self._parts, self._parts.view.node
+        if node is None or not parts.known():
+            return False
+        reading = parts.reader.latest()
+        observed = parts.observer.observe(node, reading, parts.plugins.status)
+        decision = decide(observed.observation)
+        self._act(decision, observed.observation, reading.inventory, node)
+        self._note(decision)
+        if decision.remove_stale_zero:
+            parts.publisher.remove_zeros(node, [n for n, c in gpu_capacity(node).items() if c == 0])
+        if not self._wait_for_kubelet(decision):
+            self._publish(node, decision, reading.inventory, observed.in_use)
+        return True
+
+    def _act(
+        self,
+        decision: Decision,
+        observation: Observation,
+        inventory: NodeInventory | None,
+        node: OwnNode,
+    ) -> None:
+        if decision.register and inventory is not None:
+            self._prepare(inventory, node)
+            self._parts.plugins.serve(inventory)
+        elif observation.foreign:
+            self._parts.plugins.stand_aside()
+        else:
+            self._parts.plugins.withdraw()
+
+    def _prepare(self, inventory: NodeInventory, node: OwnNode) -> None:
+        """Describe the devices to the runtime before kubelet can give them out."""
+        device_list = self._parts.device_list(node)
+        if device_list is DeviceList.CDI:
+            try:
+                if self._parts.cdi.write(inventory.gpus):
+                    log.info("CDI spec written", path=str(self._parts.cdi.path))
+            except OSError as error:
+                self._complain("CDI spec cannot be written, using the variable", str(error))
+            else:
+                self._complain("", "")
+        self._handover.set(Handover(device_list=device_list, cdi_names=self._parts.cdi.names))
+
+    def _wait_for_kubelet(self, decision: Decision) -> bool:
+        """Tell whether to leave the Node as it is: registration usually takes under a second.
+
+        Otherwise a restart of kubelet, or a takeover, would show as two changes of path.
+        """
+        if decision.cause is not Cause.REGISTERING:
+            self._registering_since = None
+            return False
+        if self._registering_since is None:
+            self._registering_since = self._clock()
+        return self._clock() - self._registering_since < _REGISTRATION_GRACE
+
+    def _publish(
+        self,
+        node: OwnNode,
+        decision: Decision,
+        inventory: NodeInventory | None,
+        in_use: Mapping[DeviceId, PodUid],
+    ) -> None:
+        parts = self._parts
+        before = parts.publisher.writes
+        parts.publisher.publish(node, wanted(decision, inventory, in_use))
+        parts.metrics.writes.inc(parts.publisher.writes - before)
+        parts.metrics.show(inventory, decision.path, held=len(in_use))
+        if self._told is None:
+            self._told = _published_inventory(node)
+        messages = list(health_events(self._told, inventory))
+        self._told = inventory or self._told
+        if parts.publisher.writes != before:
+            shown = condition_of(node, PATH_CONDITION)
+            if event := path_event(decision, before=shown.reason if shown else None):
+                messages.insert(0, event)
+        for message in messages:
+            self._tell(node, message)
+
+    def _complain(self, message: str, error: str) -> None:
+        if error and error != self._complaint:
+            log.warning(message, **{ERROR: error})
+        self._complaint = error
+
+    def _tell(self, node: OwnNode, message: Message) -> None:
+        self._parts.events.event(
+            reference(node), type=message.type, reason=message.reason, message=message.message
+        )
+
+    def _note(self, decision: Decision) -> None:
+        if decision != self._decision:
+            log.info("path decided", path=str(decision.path), **{REASON: decision.reason})
+        self._decision = decision
+
+
+def _published_inventory(node: OwnNode) -> NodeInventory | None:
+    try:
+        return decode_inventory((node.metadata.annotations or {}).get(INVENTORY, ""))
+    except AnnotationError:
+        return None
+
+
+def _essence(node: OwnNode | None) -> object:
+    if node is None:
+        return None
+    return (
+        node.metadata.uid,
+        node.metadata.labels,
+        node.metadata.annotations,
+        gpu_capacity(node),
+        condition_of(node, PATH_CONDITION),
+    )

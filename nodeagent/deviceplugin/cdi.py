@@ -1,0 +1,142 @@
+"""The CDI spec by which the runtime gives a container the GPUs that kubelet chose.
+
+What is in it is pure (`build_spec`); `CdiSpec` keeps the file true. Format: the Container Device
+Interface specification, version 0.5.0, which containerd 1.7 and CRI-O 1.28 read too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpus.model import DeviceId, Gpu
+from nodeagent.deviceplugin.allocation import VISIBLE_DEVICES
+from nodeagent.deviceplugin.driver_files import (
+    HostFile,
+    Roots,
+    control_nodes,
+    device_node,
+    driver_files,
+)
+
+VERSION = "0.5.0"
+KIND = "gpudetour.io/gpu"
+#: CDI's own convention: vendor, class.
+FILE_NAME = "gpudetour.io-gpu.json"
+
+#: What CDI takes as a device name since 0.5.0.
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
+
+
+def qualified_name(device: DeviceId) -> str:
+    """Return the name by which the runtime finds a device in the spec."""
+    return f"{KIND}={device}"
+
+
+def build_spec(gpus: Iterable[Gpu], roots: Roots) -> dict[str, Any]:
+    """Return the spec for whole GPUs; MIG instances are not described.
+
+    A container can check what it was given by its variables `GPUDETOUR_DEVICE_<index>`, which
+    hold UUIDs. `NVIDIA_VISIBLE_DEVICES=void` keeps the NVIDIA runtime from adding GPUs of its own
+    choice to those named here (nvidia-container-toolkit pkg/nvcdi does the same).
+    """
+    devices = [
+        {"name": gpu.uuid, "containerEdits": _edits_of(gpu, roots)}
+        for gpu in gpus
+        if _DEVICE_NAME.fullmatch(gpu.uuid) and not gpu.mig_enabled
+    ]
+    common: dict[str, Any] = {"env": [f"{VISIBLE_DEVICES}=void"]}
+    if nodes := control_nodes(roots):
+        common["deviceNodes"] = [_device_node(node) for node in nodes]
+    if files := driver_files(roots):
+        common["mounts"] = [_mount(file) for file in files]
+    return {"cdiVersion": VERSION, "kind": KIND, "devices": devices, "containerEdits": common}
+
+
+class CdiSpec:
+    """The file that holds the spec.
+
+    Invariant: `names` are exactly the devices that the file on disk describes, as far as this
+    process wrote it; the file is whole at every moment.
+    """
+
+    def __init__(self, folder: Path, roots: Roots) -> None:
+        self.path = folder / FILE_NAME
+        self._roots = roots
+        self.names: Mapping[DeviceId, str] = {}
+
+    def write(self, gpus: Iterable[Gpu]) -> bool:
+        """Make the file describe these GPUs and no others; returns whether it had to change.
+
+        Raises `OSError` when the folder cannot be written; then no name is offered any more.
+        """
+        spec = build_spec(gpus, self._roots)
+        try:
+            changed = self._store(spec)
+        except OSError:
+            self.names = {}
+            raise
+        self.names = {entry["name"]: qualified_name(entry["name"]) for entry in spec["devices"]}
+        return changed
+
+    def _store(self, spec: dict[str, Any]) -> bool:
+        if not spec["devices"]:  # which CDI refuses
+            existed = self.path.exists()
+            self.path.unlink(missing_ok=True)
+            return existed
+        text = msgspec.json.format(msgspec.json.encode(spec), indent=2) + b"\n"
+        if self._current() == text:
+            return False
+        _replace(self.path, text)
+        return True
+
+    def _current(self) -> bytes | None:
+        try:
+            return self.path.read_bytes()
+        except OSError:
+            return None
+
+
+def _edits_of(gpu: Gpu, roots: Roots) -> dict[str, Any]:
+    edits: dict[str, Any] = {"env": [f"GPUDETOUR_DEVICE_{gpu.index}={gpu.uuid}"]}
+    node = device_node(roots, f"nvidia{gpu.minor}") if gpu.minor is not None else None
+    if node is not None:
+        edits["deviceNodes"] = [_device_node(node)]
+    return edits
+
+
+def _device_node(file: HostFile) -> dict[str, str]:
+    node = {"path": file.container_path, "permissions": "rw"}
+    if file.host_path != file.container_path:
+        node["hostPath"] = file.host_path
+    return node
+
+
+def _mount(file: HostFile) -> dict[str, Any]:
+    return {
+        "hostPath": file.host_path,
+        "containerPath": file.container_path,
+        "options": ["ro", "nosuid", "nodev", "bind"],
+    }
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Runtimes read every *.json and *.yaml of the folder at any moment.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+        Path(name).replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise

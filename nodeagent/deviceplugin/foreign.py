@@ -1,0 +1,121 @@
+"""Whether a device plugin of somebody else serves the GPUs now.
+
+Kubelet does not tell which socket serves which resource, so it is inferred from what kubelet can
+give out, which sockets answer, and which are newer than our own registration.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from nodeagent.deviceplugin.registration import KUBELET_SOCKET, SOCKET_PREFIX
+from nodeagent.deviceplugin.v1beta1 import api_pb2, api_pb2_grpc
+from nodeagent.unix_grpc import dial
+
+#: How NVIDIA's plugin names its sockets (internal/plugin/server.go).
+_NVIDIA = "nvidia"
+#: Seconds that a plugin may take to answer.
+_ANSWER_TIMEOUT = 1.5
+#: Seconds after which a plugin that does not answer counts as dead, though kubelet still holds its
+#: connection. One that died is seen at once: kubelet then has nothing to give out.
+SILENCE = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSocket:
+    """A socket in kubelet's plugin folder that is neither kubelet's nor ours."""
+
+    name: str
+    changed_ns: int
+    answers: bool
+
+
+def find_sockets(folder: Path) -> tuple[PluginSocket, ...]:
+    """Find the plugin sockets of others and ask each whether it is alive.
+
+    Only `GetDevicePluginOptions` is called: a second `ListAndWatch` would take health events away
+    from kubelet's, since NVIDIA's plugin has one channel for all streams.
+    """
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return ()
+    found = (_look(folder / name) for name in names if _is_foreign(name))
+    return tuple(socket for socket in found if socket is not None)
+
+
+class ForeignPlugin:
+    """Judges, from one observation to the next, whether another plugin serves the GPUs."""
+
+    def __init__(self) -> None:
+        self._silent_since: float | None = None
+        self._known: frozenset[str] = frozenset()
+
+    def serves(
+        self,
+        sockets: Iterable[PluginSocket],
+        *,
+        given_by_kubelet: bool,
+        own_serving: bool,
+        chosen_ns: int,
+        now: float,
+    ) -> bool:
+        """Tell whether the plugin that kubelet asks for GPUs now is alive and not ours.
+
+        `given_by_kubelet`: kubelet has healthy GPUs to give out. `own_serving`: it listens to us.
+        `chosen_ns`: when kubelet last showed that it had chosen us. `now`: monotonic seconds.
+        """
+        candidates = self._candidates(sockets)
+        if not given_by_kubelet or not candidates:
+            self._silent_since = None
+            return False
+        if own_serving:
+            # The plugin that registers last is the one that kubelet asks.
+            return any(
+                socket.answers and socket.changed_ns > chosen_ns and self._is_gpu_plugin(socket)
+                for socket in candidates
+            )
+        if any(socket.answers for socket in candidates):
+            self._silent_since = None
+            self._known |= {socket.name for socket in candidates if socket.answers}
+            return True
+        if self._silent_since is None:
+            self._silent_since = now
+        return now - self._silent_since < SILENCE
+
+    def _candidates(self, sockets: Iterable[PluginSocket]) -> list[PluginSocket]:
+        """Those named as NVIDIA's are, or else all: other hardware has plugins too."""
+        every = list(sockets)
+        return [socket for socket in every if _NVIDIA in socket.name] or every
+
+    def _is_gpu_plugin(self, socket: PluginSocket) -> bool:
+        return _NVIDIA in socket.name or socket.name in self._known
+
+
+def _is_foreign(name: str) -> bool:
+    return name != KUBELET_SOCKET and not name.startswith(SOCKET_PREFIX)
+
+
+def _look(path: Path) -> PluginSocket | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISSOCK(found.st_mode):
+        return None
+    return PluginSocket(name=path.name, changed_ns=found.st_ctime_ns, answers=_answers(path))
+
+
+def _answers(path: Path) -> bool:
+    with dial(path) as channel:
+        plugin = api_pb2_grpc.DevicePluginStub(channel)
+        try:
+            plugin.GetDevicePluginOptions(api_pb2.Empty(), timeout=_ANSWER_TIMEOUT)
+        except grpc.RpcError:
+            return False
+    return True

@@ -1,0 +1,284 @@
+"""Serves one resource on a unix socket, as kubelet's device plugin protocol v1beta1 asks.
+
+Registration with kubelet is `registration`'s matter; what a container gets is `allocation`'s.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from gpus.model import DeviceId, Health, NodeInventory, ResourceName
+from gpus.topology import best_set
+from nodeagent.deviceplugin.allocation import Handover, UnknownDevice, allocate
+from nodeagent.deviceplugin.v1beta1 import api_pb2, api_pb2_grpc
+from service.logs import GPUS
+
+HEALTHY = "Healthy"
+UNHEALTHY = "Unhealthy"
+RESOURCE = "resource"
+
+#: Each open ListAndWatch holds one thread; kubelet opens one, and calls the rest one at a time.
+_THREADS = 8
+#: Seconds that calls under way may take when the server stops.
+_GRACE = 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One entry of the list that kubelet is sent."""
+
+    id: DeviceId
+    healthy: bool
+    numa_node: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a plugin serves: its devices, and the inventory that they are part of."""
+
+    resource: ResourceName
+    devices: tuple[Device, ...]
+    inventory: NodeInventory
+
+
+def offers(inventory: NodeInventory) -> dict[ResourceName, Offer]:
+    """Split an inventory by resource name; unhealthy GPUs are listed as such, not left out."""
+    devices: dict[ResourceName, list[Device]] = {}
+    for gpu, device, resource in inventory.devices():
+        healthy = gpu.health is Health.HEALTHY
+        entry = Device(id=device, healthy=healthy, numa_node=gpu.numa_node)
+        devices.setdefault(resource, []).append(entry)
+    return {
+        resource: Offer(resource=resource, devices=tuple(listed), inventory=inventory)
+        for resource, listed in devices.items()
+    }
+
+
+class PluginService:
+    """The gRPC methods. Kubelet may call them from several threads at once.
+
+    Every ListAndWatch stream belongs to the registration (a number) during which it was opened:
+    only a stream of the present one shows that kubelet listens to us.
+    """
+
+    def __init__(self, offer: Offer, *, handover: Callable[[], Handover]) -> None:
+        self._handover = handover
+        self._changed = threading.Condition()  # guards all below
+        self._offer = offer
+        self._version = 0
+        self._registration = 0
+        self._streams: list[_Stream] = []
+        self._silent = False
+        #: `time.time_ns()` of the last allocation that kubelet asked us for.
+        self.last_used_ns = 0
+
+    def update(self, offer: Offer) -> None:
+        """Send a new list to kubelet, unless it says the same as the last one."""
+        with self._changed:
+            same = offer.devices == self._offer.devices
+            self._offer = offer
+            self._silent = False
+            if not same:
+                self._version += 1
+                self._changed.notify_all()
+
+    def be_silent(self) -> None:
+        """Send nothing more, but keep streams open: kubelet listens to another plugin now.
+
+        Closing them would harm: when any stream of a resource ends, kubelet disconnects the
+        plugin that is registered for it now (devicemanager plugin/v1beta1 handler.go runClient).
+        """
+        with self._changed:
+            self._silent = True
+
+    def new_registration(self) -> int:
+        """Count a registration that is about to be made; returns the streams left of older ones."""
+        with self._changed:
+            self._registration += 1
+            return sum(stream.open for stream in self._streams)
+
+    def hang_up(self) -> None:
+        """End every stream."""
+        with self._changed:
+            for stream in self._streams:
+                stream.open = False
+            self._changed.notify_all()
+
+    def heard(self) -> bool:
+        """Tell whether kubelet holds a stream of the present registration."""
+        with self._changed:
+            return any(s.open and s.registration == self._registration for s in self._streams)
+
+    def GetDevicePluginOptions(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        """Say which of the optional methods kubelet shall call."""
+        return options()
+
+    def ListAndWatch(self, _request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802 - gRPC's
+        """Send the whole list at once and again on every change, until kubelet hangs up."""
+        stream = self._open(context)
+        sent = -1
+        while (update := self._next(stream, sent)) is not None:
+            sent, offer = update
+            yield _listing(offer)
+
+    def Allocate(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        """Say what each container needs for the devices that kubelet chose for it."""
+        known = [device.id for device in self._current().devices]
+        handover = self._handover()
+        try:
+            answers = [
+                allocate(asked.devices_ids, known=known, handover=handover)
+                for asked in request.container_requests
+            ]
+        except UnknownDevice as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        self.last_used_ns = time.time_ns()
+        for asked, answer in zip(request.container_requests, answers, strict=True):
+            log.info(
+                "devices allocated", **{GPUS: list(asked.devices_ids)}, cdi=bool(answer.cdi_devices)
+            )
+        return api_pb2.AllocateResponse(
+            container_responses=[
+                api_pb2.ContainerAllocateResponse(
+                    envs=dict(answer.envs),
+                    cdi_devices=[api_pb2.CDIDevice(name=name) for name in answer.cdi_devices],
+                )
+                for answer in answers
+            ]
+        )
+
+    def GetPreferredAllocation(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        """Choose the best connected of the devices that kubelet has left."""
+        inventory = self._current().inventory
+        try:
+            chosen = [
+                best_set(
+                    [DeviceId(device) for device in asked.available_deviceIDs],
+                    size=asked.allocation_size,
+                    inventory=inventory,
+                    must_include=[DeviceId(device) for device in asked.must_include_deviceIDs],
+                )
+                for asked in request.container_requests
+            ]
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return api_pb2.PreferredAllocationResponse(
+            container_responses=[
+                api_pb2.ContainerPreferredAllocationResponse(deviceIDs=devices)
+                for devices in chosen
+            ]
+        )
+
+    def PreStartContainer(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        """Nothing is needed before a start; kubelet is told not to ask."""
+        return api_pb2.PreStartContainerResponse()
+
+    def _current(self) -> Offer:
+        with self._changed:
+            return self._offer
+
+    def _open(self, context: grpc.ServicerContext) -> _Stream:
+        with self._changed:
+            stream = _Stream(registration=self._registration)
+            self._streams = [s for s in self._streams if s.open] + [stream]
+        if not context.add_callback(lambda: self._close(stream)):
+            self._close(stream)  # it ended before we could ask to be told
+        return stream
+
+    def _close(self, stream: _Stream) -> None:
+        with self._changed:
+            stream.open = False
+            self._changed.notify_all()
+
+    def _next(self, stream: _Stream, sent: int) -> tuple[int, Offer] | None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not stream.open or (self._version != sent and not self._silent)
+            )
+            return (self._version, self._offer) if stream.open else None
+
+
+class PluginServer:
+    """A gRPC server on one socket; `start` and `stop` may alternate."""
+
+    def __init__(self, service: PluginService, socket: Path) -> None:
+        self._service = service
+        self._server: grpc.Server | None = None
+        self._inode = 0
+        self.socket = socket
+
+    @property
+    def running(self) -> bool:
+        """Whether the server runs and its socket is still the file in the folder."""
+        return self._server is not None and _inode(self.socket) == self._inode
+
+    def start(self) -> None:
+        """Listen; a socket file left by a predecessor is replaced. Raises `OSError`."""
+        server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="device-plugin"))
+        api_pb2_grpc.add_DevicePluginServicer_to_server(self._service, server)
+        try:
+            server.add_insecure_port(f"unix://{self.socket}")
+        except RuntimeError as error:  # grpc's only way to say so; the reason is in its own log
+            raise OSError(f"cannot listen on {self.socket}: {error}") from error
+        server.start()
+        self._server = server
+        self._inode = _inode(self.socket)
+
+    def stop(self) -> None:
+        """End every call and stream, and remove the socket; harmless when not running."""
+        if self._server is not None:
+            self._service.hang_up()
+            self._server.stop(_GRACE).wait()
+            self._server = None
+
+
+def options() -> Any:
+    """Return what we tell kubelet about optional methods."""
+    return api_pb2.DevicePluginOptions(
+        pre_start_required=False, get_preferred_allocation_available=True
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    registration: int
+    open: bool = True
+
+
+def _listing(offer: Offer) -> Any:
+    return api_pb2.ListAndWatchResponse(devices=_devices(offer.devices))
+
+
+def _devices(devices: Sequence[Device]) -> list[Any]:
+    return [
+        api_pb2.Device(
+            ID=device.id,
+            health=HEALTHY if device.healthy else UNHEALTHY,
+            topology=_topology(device.numa_node),
+        )
+        for device in devices
+    ]
+
+
+def _topology(numa_node: int | None) -> Any:
+    if numa_node is None:
+        return None
+    return api_pb2.TopologyInfo(nodes=[api_pb2.NUMANode(ID=numa_node)])
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0

@@ -1,0 +1,1 @@
+"""Messages and stubs of kubelet's device plugin API v1beta1, generated from `api.proto`."""

@@ -1,0 +1,223 @@
+"""Gathers everything that the path depends on: kubelet's sockets and files, the Node, its pods.
+
+What follows from it is decided in `nodeagent.path`; nothing is changed here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path as FilePath
+
+import structlog
+
+from gpus.model import DeviceId, Path, PodUid
+from nodeagent.deviceplugin.foreign import ForeignPlugin, find_sockets
+from nodeagent.deviceplugin.plugins import Status
+from nodeagent.deviceplugin.registration import KUBELET_SOCKET, stamp
+from nodeagent.node import (
+    OwnNode,
+    allocatable,
+    asks_for_annotation_path,
+    gpu_capacity,
+    is_served_resource,
+    published_path,
+)
+from nodeagent.path import Observation, OwnPlugin
+from nodeagent.podresources.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from nodeagent.podresources.client import Holder, PodResources, PodResourcesError, Resources
+from nodeagent.pods import NodePods
+from nodeagent.reader import Reading
+from service.logs import ERROR
+
+#: Seconds for which kubelet's device manager remembers a plugin that stopped
+#: (devicemanager/types.go endpointStopGracePeriod), and some for its next status update.
+REMEMBERED = 330.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """The input of the decision, and who holds which device."""
+
+    observation: Observation
+    in_use: Mapping[DeviceId, PodUid]
+
+
+class Observer:
+    """Observes one node again and again; one thread uses it."""
+
+    def __init__(
+        self,
+        plugin_folder: FilePath,
+        pod_resources: PodResources,
+        pods: NodePods,
+        *,
+        plugin_allowed: bool,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = plugin_folder
+        self._pod_resources = pod_resources
+        self._pods = pods
+        self._plugin_allowed = plugin_allowed
+        self._patience = patience
+        self._clock = clock
+        self._foreign = ForeignPlugin()
+        self._history = _History()
+        self._kubelet_seen = clock()
+        self._active_at = clock()
+        self._complaints: dict[str, str] = {}
+
+    def observe(self, node: OwnNode, reading: Reading, plugin: Callable[[], Status]) -> Observed:
+        """Return how things stand; `plugin` tells how far our own has come with kubelet."""
+        now = self._clock()
+        before = plugin()
+        sockets = find_sockets(self._folder)
+        resources = self._resources()
+        # Kubelet may have begun to listen to us, or ceased, while it was asked.
+        own = plugin()
+        checkpoint, readable = self._checkpoint()
+        held = _held(resources, checkpoint)
+        capacity = gpu_capacity(node)
+        serving = OwnPlugin.SERVING in (before.own, own.own)
+        foreign = self._foreign.serves(
+            sockets,
+            given_by_kubelet=_gives_out(resources, node),
+            own_serving=serving,
+            chosen_ns=max(before.chosen_ns, own.chosen_ns),
+            now=now,
+        )
+        if serving or any(capacity.values()):
+            self._active_at = now
+        published = published_path(node)
+        self._history.note(published, now=now)
+        pods = self._pods.counts()
+        observation = Observation(
+            devices=len(list(reading.inventory.devices())) if reading.inventory else 0,
+            devices_missing=reading.error,
+            kubelet=self._kubelet_present(now),
+            plugin_allowed=self._plugin_allowed,
+            annotation_asked=asks_for_annotation_path(node),
+            foreign=foreign,
+            own=own.own,
+            own_error=own.error,
+            annotation_pods=pods.annotation,
+            plugin_pods=pods.plugin,
+            holders=len(set(held.values())),
+            capacity=max(capacity.values(), default=None),
+            remembered=self._remembered(checkpoint, readable=readable, now=now),
+            published=published,
+            since_annotation=self._history.since(Path.ANNOTATION, now=now),
+            since_plugin=self._history.since(Path.PLUGIN, now=now),
+        )
+        return Observed(observation=observation, in_use=self._uids(held, checkpoint))
+
+    def _kubelet_present(self, now: float) -> bool:
+        """Tell whether kubelet offers registration, or did a moment ago: it may be restarting."""
+        if stamp(self._folder / KUBELET_SOCKET) is not None:
+            self._kubelet_seen = now
+            return True
+        return self._folder.is_dir() and now - self._kubelet_seen < self._patience
+
+    def _resources(self) -> Resources | None:
+        if not self._pod_resources.socket.exists():
+            return None
+        try:
+            resources = self._pod_resources.read()
+        except PodResourcesError as error:
+            self._complain("kubelet does not say who holds devices", str(error))
+            return None
+        self._complain("kubelet does not say who holds devices", "")
+        return resources
+
+    def _checkpoint(self) -> tuple[Checkpoint | None, bool]:
+        try:
+            checkpoint = read_checkpoint(self._folder)
+        except CheckpointError as error:
+            self._complain("kubelet's checkpoint cannot be read", str(error))
+            return None, False
+        self._complain("kubelet's checkpoint cannot be read", "")
+        return checkpoint, True
+
+    def _remembered(self, checkpoint: Checkpoint | None, *, readable: bool, now: float) -> bool:
+        if not readable:
+            return now - self._active_at < REMEMBERED
+        return checkpoint is not None and any(map(is_served_resource, checkpoint.registered))
+
+    def _uids(
+        self, held: Mapping[DeviceId, Holder | PodUid], checkpoint: Checkpoint | None
+    ) -> dict[DeviceId, PodUid]:
+        by_device = _recorded(checkpoint)
+        uids: dict[DeviceId, PodUid] = {}
+        for device, holder in held.items():
+            if not isinstance(holder, Holder):
+                uids[device] = holder
+                continue
+            uid = by_device.get(device) or self._pods.uid_of(holder.namespace, holder.pod)
+            if uid is not None:
+                uids[device] = uid
+        return uids
+
+    def _complain(self, message: str, error: str) -> None:
+        if error and self._complaints.get(message) != error:
+            log.warning(message, **{ERROR: error})
+        self._complaints[message] = error
+
+
+@dataclass(slots=True)
+class _History:
+    """Since when the Node has not shown a path; what was before this process counts as just now."""
+
+    last: dict[Path, float] = field(default_factory=dict)
+    begun: bool = False
+
+    def note(self, published: Path | None, *, now: float) -> None:
+        if published is not None:
+            if not self.begun:
+                self.last = dict.fromkeys(Path, now)
+            self.last[published] = now
+        self.begun = True
+
+    def since(self, path: Path, *, now: float) -> float:
+        return now - self.last[path] if path in self.last else inf
+
+
+def _gives_out(resources: Resources | None, node: OwnNode) -> bool:
+    """Tell whether kubelet has healthy GPUs; node status says so too, up to 10 s later."""
+    if resources is None:
+        return allocatable(node) > 0
+    return any(is_served_resource(name) and ids for name, ids in resources.healthy.items())
+
+
+def _held(
+    resources: Resources | None, checkpoint: Checkpoint | None
+) -> dict[DeviceId, Holder | PodUid]:
+    """Return the holders by device; without kubelet's answer, those that it wrote down."""
+    if resources is None:
+        return dict(_recorded(checkpoint))
+    return {
+        _whole(device): Holder(namespace=holder.namespace, pod=holder.pod, container="")
+        for name, devices in resources.held.items()
+        if is_served_resource(name)
+        for device, holder in devices.items()
+    }
+
+
+def _recorded(checkpoint: Checkpoint | None) -> dict[DeviceId, PodUid]:
+    if checkpoint is None:
+        return {}
+    return {
+        _whole(device): uid
+        for name, devices in checkpoint.held.items()
+        if is_served_resource(name)
+        for device, uid in devices.items()
+    }
+
+
+def _whole(device: DeviceId) -> DeviceId:
+    """Return the device of a time-sliced replica, which NVIDIA's plugin names `<uuid>::<n>`."""
+    return DeviceId(device.partition("::")[0])

@@ -1,0 +1,111 @@
+"""What people and the extender are told about the node: annotations, condition, Events. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from gpus.annotations import (
+    IN_USE,
+    INVENTORY,
+    PATH,
+    PATH_REASON,
+    SUMMARY,
+    encode_in_use,
+    encode_inventory,
+)
+from gpus.model import DeviceId, Gpu, Health, NodeInventory, Path, PodUid
+from kube.events import EventType
+from nodeagent.labels import node_labels, own_labels
+from nodeagent.path import Cause, Decision
+from nodeagent.publisher import Condition, Wanted
+
+#: An unhealthy GPU says why; a driver's text may be long, and the annotation has a limit.
+_MAX_REASON = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """An Event about the node."""
+
+    type: EventType
+    reason: str
+    message: str
+
+
+def wanted(
+    decision: Decision, inventory: NodeInventory | None, in_use: Mapping[DeviceId, PodUid]
+) -> Wanted:
+    """Return what the Node should say; of a node that never had a GPU, one line for people."""
+    if decision.cause is Cause.NO_GPU and (inventory is None or not inventory.gpus):
+        return Wanted(annotations={SUMMARY: _cut(decision.reason)})
+    known = inventory is not None and bool(inventory.gpus)
+    annotations = {
+        PATH: str(decision.path),
+        PATH_REASON: _cut(decision.reason),
+        SUMMARY: summary(decision, inventory),
+    }
+    if in_use:
+        annotations[IN_USE] = encode_in_use(in_use)
+    if inventory is not None and known:
+        annotations[INVENTORY] = encode_inventory(inventory)
+    return Wanted(
+        annotations=annotations,
+        labels=own_labels(gpus=True),
+        features=node_labels(inventory) if inventory is not None else {},
+        condition=Condition(
+            status=decision.path in (Path.PLUGIN, Path.ANNOTATION),
+            reason=str(decision.cause),
+            message=_cut(decision.reason),
+        ),
+    )
+
+
+def summary(decision: Decision, inventory: NodeInventory | None) -> str:
+    """Return one line such as `2 x NVIDIA GeForce RTX 4090, driver 580.95.05, path plugin`."""
+    gpus = inventory.gpus if inventory is not None else ()
+    models = Counter(gpu.product or "unknown GPU" for gpu in gpus)
+    parts = [f"{count} x {model}" for model, count in models.items()] or ["GPUs not readable here"]
+    states = Counter(str(gpu.health) for gpu in gpus if gpu.health is not Health.HEALTHY)
+    parts += [f"{count} {state}" for state, count in sorted(states.items())]
+    if inventory is not None and inventory.driver:
+        parts.append(f"driver {inventory.driver}")
+    parts.append(f"path {decision.path}")
+    return _cut(", ".join(parts))
+
+
+def path_event(decision: Decision, *, before: str | None) -> Message | None:
+    """Return the Event for a change of path; `before` is the cause that the Node shows now."""
+    if before == decision.cause or decision.cause is Cause.REGISTERING:
+        return None
+    served = decision.path in (Path.PLUGIN, Path.ANNOTATION)
+    return Message(
+        type="Normal" if served else "Warning",
+        reason="GPUPathChanged",
+        message=f"GPUs are on path {decision.path}: {decision.reason}",
+    )
+
+
+def health_events(before: NodeInventory | None, after: NodeInventory | None) -> Iterator[Message]:
+    """Yield an Event for each GPU whose health changed, or that is new and unhealthy."""
+    was = {gpu.uuid: gpu.health for gpu in before.gpus} if before is not None else {}
+    for gpu in after.gpus if after is not None else ():
+        if gpu.health is was.get(gpu.uuid, Health.HEALTHY):
+            continue
+        yield _health_event(gpu)
+
+
+def _health_event(gpu: Gpu) -> Message:
+    name = f"GPU {gpu.index} ({gpu.uuid})"
+    if gpu.health is Health.HEALTHY:
+        return Message(type="Normal", reason="GPUHealthy", message=f"{name} is healthy again")
+    return Message(
+        type="Warning",
+        reason="GPUUnhealthy",
+        message=_cut(f"{name} is {gpu.health}: {gpu.health_reason}"),
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"
