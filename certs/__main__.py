@@ -24,6 +24,9 @@ from kube.errors import Conflict, KubeError, NotFound
 #: Exit code when all certificates are in place but no webhook configuration to trust them.
 NO_CONFIGURATION = 3
 
+#: Columns that the table needs.
+_MIN_WIDTH = 100
+
 #: Runs that meet another run begin again this often; each round the other one got further.
 _ATTEMPTS = 5
 
@@ -124,7 +127,8 @@ def _report(issued: Issued, bundle: CaBundle, *, as_json: bool) -> None:
     table = Table("CERTIFICATE", "RESULT", "VALID UNTIL", "SECRET", box=None)
     for row in rows:
         table.add_row(*row.values())
-    console = Console()
+    # Logs have no width; a name that is cut off there helps nobody.
+    console = Console(width=max(Console().width, _MIN_WIDTH))
     console.print(table)
     console.print(f"caBundle of the webhook configuration: {bundle}")
 
