@@ -98,9 +98,9 @@ class LocalCluster:
         remembered = Remembered(ports=Ports(**numbers), programs=dict(parts))
         with self._exclusively():
             self._layout.create(remembered)
+        try:
             if guarded:
                 self._guard = Guard(self._layout.state, environment=self._settings.environment)
-        try:
             self._control_plane.start(self._options)
             if self._with_node:
                 images = image_archives(self._settings, progress=self._progress)
@@ -128,6 +128,11 @@ class LocalCluster:
     def state(self) -> Path:
         """The state folder."""
         return self._layout.state
+
+    @property
+    def exists(self) -> bool:
+        """Whether a cluster is in the state folder, running or not."""
+        return self._layout.marker.exists()
 
     @property
     def server(self) -> str:
