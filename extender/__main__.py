@@ -1,0 +1,116 @@
+"""`python -m extender`: settings, threads and the server, put together."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+import click
+import structlog
+
+from extender.app import create_app
+from extender.binder import Binder
+from extender.cluster import Cluster
+from extender.fence import Fence, FenceMode
+from extender.filtering import Filter
+from extender.janitor import Janitor
+from extender.leader import Leader
+from extender.metrics import Metrics
+from extender.settings import ENV_PREFIX, Settings, options
+from kube.client import Client
+from kube.connection import NoConnection, connect
+from kube.leases import Elector
+from kube.objects import Node
+from kube.reflector import Reflector
+from service import logs
+from service.http import serve
+from service.lifecycle import Lifecycle
+from service.metrics import new_registry
+from service.side_port import SidePort
+from service.tls import TlsError
+
+log = structlog.get_logger()
+
+
+@click.command(context_settings={"auto_envvar_prefix": ENV_PREFIX, "show_default": True})
+@options
+def main(**values: Any) -> None:
+    """Serve filter, prioritize and bind to kube-scheduler.
+
+    Every option can be given as GPUDETOUR_<OPTION> in the environment too.
+    """
+    try:
+        settings = Settings(**values)
+        logs.configure(level=settings.log_level, json=settings.log_format == "json")
+        log.info("starting", **asdict(settings))
+        run(settings)
+    except (ValueError, NoConnection, TlsError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM; ends by SystemExit."""
+    lifecycle = Lifecycle()
+    client = Client(
+        connect(settings.kubeconfig), timeout=settings.api_timeout, pool_size=settings.threads
+    )
+    cluster = Cluster()
+    nodes = Reflector(client, "/api/v1/nodes", type=Node, on_event=cluster.on_node)
+    required = FenceMode(settings.fence) is FenceMode.REQUIRE
+    leader = Leader(
+        client,
+        cluster,
+        fence=Fence(client, namespace=settings.namespace) if required else None,
+        nodes_synced=nodes.synced.is_set,
+    )
+    elector = Elector(
+        client,
+        namespace=settings.namespace,
+        name=settings.lease,
+        identity=f"{socket.gethostname()}_{uuid.uuid4()}",
+        on_leading=leader.on_leading,
+        on_lost=leader.on_lost,
+        duration=settings.lease_duration,
+        renew_deadline=settings.renew_deadline,
+        retry=settings.lease_retry,
+    )
+    leader.follow(elector)
+    registry = new_registry("extender")
+    metrics = Metrics(registry, snapshot=cluster.snapshot, epoch=leader.serving)
+    app = create_app(
+        Filter(cluster, choice=settings.choice(), hold_seconds=settings.hold),
+        Binder(client, cluster, epoch=leader.serving, metrics=metrics),
+        metrics=metrics,
+        not_ready=leader.not_ready,
+        client_name=settings.client_name,
+    )
+
+    def not_ready() -> str | None:
+        return "stopping" if lifecycle.draining.is_set() else leader.not_ready()
+
+    side_port = SidePort(settings.side_host, settings.side_port, registry=registry, ready=not_ready)
+
+    def on_start() -> None:
+        side_port.start()
+        lifecycle.spawn("nodes", nodes.run, wake=nodes.close)
+        lifecycle.spawn("leader", leader.run, wake=leader.close)
+        lifecycle.spawn("lease", elector.run)
+        lifecycle.spawn("janitor", Janitor(client, cluster).run)
+
+    def on_stop() -> None:
+        lifecycle.shutdown()
+        side_port.stop()
+
+    serve(
+        app,
+        settings.server(),
+        on_start=on_start,
+        on_stop=on_stop,
+        on_drain=lifecycle.draining.set,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The Flask application: decode, ask, encode. Decides nothing itself.
+
+Every answer to the scheduler is a 200: of any other it shows the status code alone, and the text
+that says what to do would be lost (kube-scheduler pkg/scheduler/extender.go, `send`).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from flask import Flask, Response, request
+
+from extender import protocol
+from extender.binder import Binder, BindError
+from extender.filtering import Filter
+from extender.metrics import Metrics, Verb
+from extender.placement.facts import PodFacts, read_pod
+from extender.protocol import (
+    ExtenderBindingResult,
+    ExtenderFilterResult,
+    Failure,
+    HostPriority,
+    ProtocolError,
+)
+from gpus.model import NodeName
+from service.logs import ERROR, POD
+from service.tls import peer_common_name
+
+_JSON = "application/json"
+_TEXT = "text/plain; charset=utf-8"
+
+Answer = Callable[[bytes], Any]
+NotReady = Callable[[], str | None]
+
+log = structlog.get_logger()
+
+
+class BadPod(Exception):
+    """What the pod asks for cannot be granted anywhere."""
+
+
+def create_app(
+    placer: Filter,
+    binder: Binder,
+    *,
+    metrics: Metrics,
+    not_ready: NotReady,
+    client_name: str,
+) -> Flask:
+    """Return the application, which answers POST of `/filter`, `/prioritize` and `/bind`.
+
+    Only a client whose certificate bears `client_name` may call: whoever can bind decides who
+    gets which GPU. While `not_ready` returns a reason, every verb answers with that.
+    """
+    app = Flask("gpudetour-extender", static_folder=None)
+
+    @app.before_request
+    def only_the_scheduler() -> Response | None:
+        if peer_common_name(request.environ) == client_name:
+            return None
+        text = f"only a client certificate with the common name {client_name} may call\n"
+        return Response(text, status=403, content_type=_TEXT)
+
+    verbs: dict[Verb, Answer] = {
+        Verb.FILTER: lambda body: _filter(placer, body),
+        Verb.PRIORITIZE: lambda body: _prioritize(placer, body),
+        Verb.BIND: lambda body: _bind(binder, body),
+    }
+    for verb, answer in verbs.items():
+        view = _view(verb, answer, metrics=metrics, not_ready=not_ready)
+        app.add_url_rule(f"/{verb.value}", verb.value, view, methods=["POST"])
+    return app
+
+
+def _view(
+    verb: Verb, answer: Answer, *, metrics: Metrics, not_ready: NotReady
+) -> Callable[[], Response]:
+    def view() -> Response:
+        with metrics.duration[verb].time():
+            try:
+                reason = not_ready()
+                if reason is None:
+                    return _json(answer(request.get_data(cache=False)))
+                _end_connection(request.environ)
+                text = f"gpudetour's extender does not serve: {reason}"
+            except (ProtocolError, BadPod, BindError) as error:
+                text = str(error)
+            except Exception:
+                log.exception("request failed", verb=verb.value)
+                text = "internal error of gpudetour's extender, see its log"
+            metrics.failures[verb].inc()
+            log.debug("answered with an error", verb=verb.value, **{ERROR: text})
+            return _json(Failure(error=text))
+
+    return view
+
+
+def _filter(placer: Filter, body: bytes) -> ExtenderFilterResult:
+    pod, names = _asked(body)
+    decision = placer.filter(pod, names)
+    log.debug("filtered", **{POD: pod.key}, fitting=decision.fitting, nodes=decision.nodes)
+    return ExtenderFilterResult(
+        node_names=decision.nodes,
+        failed_nodes=decision.busy,
+        failed_and_unresolvable_nodes=decision.unfit,
+    )
+
+
+def _prioritize(placer: Filter, body: bytes) -> list[HostPriority]:
+    pod, names = _asked(body)
+    scores = placer.prioritize(pod, names)
+    return [HostPriority(host=name, score=score) for name, score in scores.items()]
+
+
+def _bind(binder: Binder, body: bytes) -> ExtenderBindingResult:
+    binder.bind(protocol.decode_binding_args(body))
+    return ExtenderBindingResult()
+
+
+def _asked(body: bytes) -> tuple[PodFacts, list[NodeName]]:
+    pod, names = protocol.decode_args(body)
+    facts = read_pod(pod)
+    if facts.fault:
+        raise BadPod(facts.fault)
+    return facts, names
+
+
+def _json(answer: object) -> Response:
+    return Response(protocol.encode(answer), content_type=_JSON)
+
+
+def _end_connection(environ: dict[str, Any]) -> None:
+    """Let the server close the connection after this answer.
+
+    The scheduler keeps connections alive; the next request must go to whoever leads then. WSGI has
+    no way to say "Connection: close", so the server is made to read the end of the stream.
+    """
+    sock = environ.get("gunicorn.socket")
+    if isinstance(sock, socket.socket):
+        # Not SSLSocket.shutdown: it drops the TLS state, and the answer would go out in the clear.
+        socket.socket.shutdown(sock, socket.SHUT_RD)

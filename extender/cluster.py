@@ -1,0 +1,186 @@
+"""The one mutable place: which ledger is current. Events of the watches and binds meet here.
+
+Readers take a snapshot without a lock. The lock covers what reads a ledger in order to replace it;
+no IO happens under it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from extender.placement.assign import assign
+from extender.placement.changes import (
+    Held,
+    HoldsDropped,
+    NodeGone,
+    NodeSeen,
+    PodGone,
+    PodSeen,
+    PodsForgotten,
+    Released,
+    Reserved,
+)
+from extender.placement.distribute import Containers
+from extender.placement.facts import PodFacts, PodKey, read_node, read_pod
+from extender.placement.ledger import Ledger
+from extender.placement.reasons import Reason, Rejection
+from extender.placement.state import Hold, NodeState, Reservation
+from gpus.demand import Demand
+from gpus.model import Assignment, NodeName, PodUid
+from kube.objects import Node, Pod
+from kube.reflector import Event, EventKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bid:
+    """One attempt to give a pod its devices on a node, in one epoch of leadership."""
+
+    pod: PodFacts
+    demand: Demand
+    node: NodeName
+    epoch: int
+    #: An assignment of earlier, taken again if it still can be.
+    wish: Containers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The pod is already bound, or has ended: there is nothing to reserve."""
+
+    pod: PodFacts
+
+
+class Cluster:
+    """Holds the current ledger. Thread-safe; `clock` gives monotonic seconds."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()  # guards replacing the ledger
+        self._ledger = Ledger()
+
+    def snapshot(self) -> Ledger:
+        """Return the ledger as it is now; it will not change."""
+        return self._ledger
+
+    def on_node(self, event: Event[Node]) -> None:
+        """Fold one event of the Node watch in."""
+        name = NodeName(event.object.metadata.name)
+        if event.kind is EventKind.DELETED:
+            with self._lock:
+                self._ledger = self._ledger.apply(NodeGone(name))
+            return
+        # Decoding needs no lock: only this watch changes a node's facts.
+        known = self._ledger.nodes.get(name)
+        facts = read_node(event.object, previous=known.facts if known is not None else None)
+        if known is None or facts is not known.facts:
+            with self._lock:
+                self._ledger = self._ledger.apply(NodeSeen(name, facts))
+
+    def on_pod(self, event: Event[Pod]) -> None:
+        """Fold one event of the watch of GPU pods in; confirms and ends reservations."""
+        meta = event.object.metadata
+        key = PodKey(f"{meta.namespace}/{meta.name}")
+        if event.kind is EventKind.DELETED:
+            with self._lock:
+                self._ledger = self._ledger.apply(PodGone(key, PodUid(meta.uid)))
+            return
+        known = self._ledger.pods.get(key)
+        facts = read_pod(event.object, previous=known)
+        if facts != known:
+            with self._lock:
+                self._ledger = self._ledger.apply(PodSeen(facts))
+
+    def forget_pods(self) -> None:
+        """Start over with the nodes alone, because pods are about to be listed anew."""
+        with self._lock:
+            self._ledger = self._ledger.apply(PodsForgotten())
+
+    def without_hold(self, uid: PodUid) -> Ledger:
+        """Drop the pod's hold and all that ran out of time; return the ledger after that."""
+        now = self._clock()
+        with self._lock:
+            over = (hold.uid for hold in self._ledger.holds.values() if hold.expires <= now)
+            self._ledger = self._ledger.apply(HoldsDropped((uid, *over)))
+            return self._ledger
+
+    def hold(self, pod: PodFacts, node: NodeName, *, seconds: float) -> None:
+        """Keep a place on a node for a pod that the scheduler may be about to bind there."""
+        if pod.demand is None:
+            return
+        expires = self._clock() + seconds
+        hold = Hold(uid=pod.uid, node=node, totals=pod.demand.totals, expires=expires)
+        with self._lock:
+            self._ledger = self._ledger.apply(Held(hold))
+
+    def reserve(self, bid: Bid) -> Reservation | Rejection | Settled:
+        """Give a pod its devices on a node, or tell why not. Holds of others do not count.
+
+        What was reserved for the same pod and node before is reserved again, unless it cannot be.
+        """
+        with self._lock:
+            ledger = self._ledger
+            known = ledger.pods.get(bid.pod.key)
+            if known is not None and known.uid == bid.pod.uid and (known.node or known.ended):
+                return Settled(known)
+            if ledger.rival(bid.pod) is not None:
+                return Rejection((Reason.DEVICES_FROM_TAKEN,))
+            outcome = self._choose(bid, ledger.nodes.get(bid.node, NodeState()))
+            if isinstance(outcome, Reservation):
+                self._ledger = ledger.apply(Reserved(outcome))
+            return outcome
+
+    def _choose(self, bid: Bid, state: NodeState) -> Reservation | Rejection:
+        before = state.reserved.get(bid.pod.uid)
+        wish = bid.wish
+        if before is not None and (wish is None or before.doubtful):
+            wish = before.assignment.containers
+        open_to_pod = state.without(bid.pod.uid).having(holds={})
+        chosen = assign(bid.demand, open_to_pod, listed=bid.pod.claim is not None, wish=wish)
+        if isinstance(chosen, Rejection):
+            return chosen
+        if before is not None and before.doubtful and chosen != wish:
+            return Rejection((Reason.HOLDER_UNKNOWN,))
+        namespace, _, name = bid.pod.key.partition("/")
+        return Reservation(
+            uid=bid.pod.uid,
+            namespace=namespace,
+            name=name,
+            node=bid.node,
+            totals=bid.demand.totals,
+            assignment=Assignment(epoch=bid.epoch, containers=chosen),
+            since=self._clock(),
+            doubtful=before is not None and before.doubtful,
+        )
+
+    def doubt(self, reservation: Reservation) -> None:
+        """Keep a reservation although its bind gave no answer: the Binding may still come true."""
+        doubtful = replace(reservation, doubtful=True, since=self._clock())
+        with self._lock:
+            kept = self._ledger.reservations.get(reservation.uid, ())
+            # Not when the watch has settled it meanwhile.
+            if any(_same(reservation, other) for other in kept):
+                self._ledger = self._ledger.apply(Reserved(doubtful))
+
+    def release(self, reservation: Reservation, *, even_doubtful: bool = False) -> None:
+        """Give the devices of a failed bind back; a doubtful one only when it is told so."""
+        epoch = reservation.assignment.epoch
+        with self._lock:
+            kept = self._ledger.reservations.get(reservation.uid, ())
+            current = next((other for other in kept if _same(reservation, other)), None)
+            if current is not None and (even_doubtful or not current.doubtful):
+                self._ledger = self._ledger.apply(
+                    Released(reservation.uid, reservation.node, epoch)
+                )
+
+    def overdue(self, seconds: float) -> list[Reservation]:
+        """Return the reservations that the watch has not settled within `seconds`."""
+        latest = self._clock() - seconds
+        kept = self._ledger.reservations.values()
+        return [r for reservations in kept for r in reservations if r.since <= latest]
+
+
+def _same(one: Reservation, other: Reservation) -> bool:
+    return (one.node, one.assignment.epoch) == (other.node, other.assignment.epoch)

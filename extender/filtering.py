@@ -1,0 +1,99 @@
+"""Filter and prioritize: the scheduler's question about one pod and many nodes. No API call.
+
+kube-scheduler asks about the next pod before it has bound this one. So the best node of the
+answer is held for this pod a moment: the next filter does not promise the same GPU, and prioritize
+makes the scheduler follow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+
+from extender.cluster import Cluster
+from extender.placement.facts import PodFacts
+from extender.placement.fit import Ask, ask_of
+from extender.placement.reasons import Reason
+from extender.placement.shortlist import Choice, Decision, Memo, decide, judge
+from extender.placement.state import NodeState
+from extender.protocol import MAX_SCORE
+from gpus.demand import Demand
+from gpus.model import NodeName
+
+#: How many different asks are remembered; pods of one workload ask alike.
+_MEMORY = 64
+#: The most that any node but the held one gets, so that weights of other plugins cannot turn it.
+_SECOND_BEST = 4
+
+
+class Filter:
+    """Answers filter and prioritize from the ledger; thread-safe."""
+
+    def __init__(self, cluster: Cluster, *, choice: Choice, hold_seconds: float) -> None:
+        self._cluster = cluster
+        self._choice = choice
+        self._hold_seconds = hold_seconds
+        self._turns = itertools.count()
+        self._lock = threading.Lock()  # guards the next one
+        self._memos: dict[Ask, Memo] = {}
+
+    def filter(self, pod: PodFacts, names: Sequence[NodeName]) -> Decision:
+        """Sort the named nodes into those to use and those that do not fit; hold the best.
+
+        A pod that asks for no GPU fits everywhere. `pod.fault` must be empty.
+        """
+        ledger = self._cluster.without_hold(pod.uid)
+        if pod.demand is None:
+            return Decision(nodes=list(names), busy={}, unfit={}, fitting=len(names))
+        if ledger.rival(pod) is not None:
+            unfit = dict.fromkeys(names, Reason.DEVICES_FROM_TAKEN.text)
+            return Decision(nodes=[], busy={}, unfit=unfit, fitting=0)
+        ask = _ask(pod, pod.demand)
+        decision = decide(
+            names,
+            ledger.seen_by(pod.uid),
+            ask=ask,
+            choice=self._choice,
+            memo=self._memo(ask),
+            turn=next(self._turns),
+        )
+        if decision.nodes and self._hold_seconds > 0:
+            self._cluster.hold(pod, decision.nodes[0], seconds=self._hold_seconds)
+        return decision
+
+    def prioritize(self, pod: PodFacts, names: Sequence[NodeName]) -> dict[NodeName, int]:
+        """Score the named nodes from 0 to 10: 10 for the one that is held, 4 at most for others."""
+        if pod.demand is None:
+            return dict.fromkeys(names, 0)
+        ledger = self._cluster.snapshot()
+        ask, nodes = _ask(pod, pod.demand), ledger.seen_by(pod.uid)
+        verdicts = {
+            name: judge(ask, nodes.get(name, NodeState()), rank=self._choice.rank) for name in names
+        }
+        ranks = {name: rank for name, rank in verdicts.items() if isinstance(rank, int)}
+        if not ranks:
+            return dict.fromkeys(names, 0)
+        low, high = min(ranks.values()), max(ranks.values())
+        scores = {
+            name: _SECOND_BEST * (ranks[name] - low) // max(1, high - low) if name in ranks else 0
+            for name in names
+        }
+        hold = ledger.holds.get(pod.uid)
+        first = hold.node if hold is not None else max(ranks, key=ranks.__getitem__)
+        if first in scores:
+            scores[first] = MAX_SCORE
+        return scores
+
+    def _memo(self, ask: Ask) -> Memo:
+        with self._lock:
+            # Taken out and put back: the last is the one used last.
+            memo = self._memos.pop(ask, None) or {}
+            if len(self._memos) >= _MEMORY:
+                del self._memos[next(iter(self._memos))]
+            self._memos[ask] = memo
+            return memo
+
+
+def _ask(pod: PodFacts, demand: Demand) -> Ask:
+    return ask_of(demand, listed=pod.claim is not None)

@@ -1,0 +1,159 @@
+"""Leadership: the Lease, the fence, a fresh listing of the pods, and only then an answer.
+
+| state                        | /readyz says                                  | scheduler gets |
+|------------------------------|-----------------------------------------------|----------------|
+| nodes not listed yet         | nodes are not listed yet                      | error          |
+| another replica leads        | another replica leads                         | error          |
+| leading, fence not proven    | what keeps the fence from being proven        | error          |
+| leading, pods being listed   | pods are not listed yet                       | error          |
+| serving                      | ok                                            | answers        |
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from extender.cluster import Cluster
+from extender.fence import Fence
+from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from kube.client import Client
+from kube.objects import Pod
+from kube.reflector import Reflector
+from service.logs import EPOCH, REASON
+
+_PODS = "/api/v1/pods"
+_GPU_PODS = {"labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}"}
+#: Seconds before the fence is tried again after it was found down.
+_FENCE_AGAIN = 2.0
+
+log = structlog.get_logger()
+
+
+class Lease(Protocol):
+    """What of `kube.leases.Elector` is needed here."""
+
+    @property
+    def epoch(self) -> int | None: ...
+
+
+@dataclass(slots=True)
+class _Term:
+    """One time of leading, from the Lease to its loss."""
+
+    epoch: int
+    over: threading.Event
+    reflector: Reflector[Pod] | None = None
+    fault: str = "the fence is not proven yet"
+
+
+class Leader:
+    """Says whether this process may serve, and prepares it to.
+
+    A term begins with a ledger without pods: those that a leader before us bound are all in the
+    listing that is begun after the fence was proven, for later ones the API server refuses.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        cluster: Cluster,
+        *,
+        fence: Fence | None,
+        nodes_synced: Callable[[], bool],
+    ) -> None:
+        self._client = client
+        self._cluster = cluster
+        self._fence = fence
+        self._nodes_synced = nodes_synced
+        self._lease: Lease | None = None
+        self._changed = threading.Condition()  # guards the next two
+        self._term: _Term | None = None
+        self._stopping = False
+
+    def follow(self, lease: Lease) -> None:
+        """Take the Lease whose holder may serve; call this before `run`."""
+        self._lease = lease
+
+    def on_leading(self, epoch: int) -> None:
+        """Begin a term; returns at once, for the Lease must be renewed meanwhile."""
+        with self._changed:
+            self._end()
+            self._term = _Term(epoch=epoch, over=threading.Event())
+            self._changed.notify_all()
+
+    def on_lost(self) -> None:
+        """End the term."""
+        with self._changed:
+            self._end()
+            self._changed.notify_all()
+
+    def serving(self) -> int | None:
+        """Return the epoch in which we may answer the scheduler now, or None."""
+        return self._epoch() if self.not_ready() is None else None
+
+    def not_ready(self) -> str | None:
+        """Return why the scheduler gets no answer from us; None when it does."""
+        if not self._nodes_synced():
+            return "nodes are not listed yet"
+        epoch, term = self._epoch(), self._term
+        if epoch is None or term is None or term.epoch != epoch:
+            return "another replica leads, or nobody does yet"
+        if term.reflector is None:
+            return term.fault
+        return None if term.reflector.synced.is_set() else "pods are not listed yet"
+
+    def run(self, stop: threading.Event) -> None:
+        """Work through terms until `stop` is set; `close` wakes it."""
+        while not stop.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._term is not None)
+                term = self._term
+            if term is not None and not self._stopping:
+                self._serve(term)
+
+    def close(self) -> None:
+        """Wake `run` for the end of the process."""
+        with self._changed:
+            self._stopping = True
+            self._end()
+            self._changed.notify_all()
+
+    def _epoch(self) -> int | None:
+        return self._lease.epoch if self._lease is not None else None
+
+    def _end(self) -> None:
+        if self._term is not None:
+            self._term.over.set()
+            if self._term.reflector is not None:
+                self._term.reflector.close()
+            self._term = None
+
+    def _serve(self, term: _Term) -> None:
+        if not self._fenced(term):
+            return
+        self._cluster.forget_pods()
+        reflector = Reflector(
+            self._client, _PODS, type=Pod, on_event=self._cluster.on_pod, params=_GPU_PODS
+        )
+        with self._changed:
+            if term.over.is_set():
+                return
+            term.reflector = reflector
+        log.info("leading, listing pods", **{EPOCH: term.epoch})
+        reflector.run(term.over)
+        log.info("no longer leading", **{EPOCH: term.epoch})
+
+    def _fenced(self, term: _Term) -> bool:
+        while self._fence is not None and not term.over.is_set():
+            fault = self._fence.prove(term.epoch, stop=term.over)
+            if fault is None:
+                return True
+            term.fault = fault
+            log.error("fence is down, not serving", **{EPOCH: term.epoch, REASON: fault})
+            term.over.wait(_FENCE_AGAIN)
+        return not term.over.is_set()

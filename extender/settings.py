@@ -1,0 +1,140 @@
+"""Settings of the extender and their command line options; the only reader of its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from extender.fence import FenceMode
+from extender.placement.shortlist import Choice
+from extender.placement.strategies import Policy, strategy
+from service import logs
+from service.http import ServerSettings
+
+ENV_PREFIX = "GPUDETOUR"
+
+#: 5,000 node names of the greatest length, and a pod as large as the API server takes.
+_MAX_BODY = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be chosen about an extender process; times in seconds."""
+
+    host: str
+    port: int
+    tls_dir: str
+    client_ca_file: str | None
+    client_name: str
+    side_host: str
+    side_port: int
+    threads: int
+    drain: float
+    kubeconfig: str | None
+    api_timeout: float
+    namespace: str
+    lease: str
+    lease_duration: float
+    renew_deadline: float
+    lease_retry: float
+    fence: str
+    shortlist: int
+    policy: str
+    hold: float
+    log_level: str
+    log_format: str
+
+    def __post_init__(self) -> None:
+        if self.shortlist < 0:
+            raise ValueError("--shortlist must be 0 (all nodes) or more")
+        if self.hold < 0:
+            raise ValueError("--hold must be 0 (hold nothing) or more seconds")
+        if not self.client_name:
+            raise ValueError("--client-name must name the scheduler's certificate")
+        if not self.lease_duration > self.renew_deadline > self.lease_retry > 0:
+            raise ValueError(
+                "--lease-duration must exceed --renew-deadline, and that --lease-retry, all above 0"
+            )
+
+    def choice(self) -> Choice:
+        """Return how nodes are ranked, and how many the scheduler is told."""
+        return Choice(rank=strategy(Policy(self.policy)), limit=self.shortlist)
+
+    def server(self) -> ServerSettings:
+        """Return where and how to serve."""
+        folder = Path(self.tls_dir)
+        return ServerSettings(
+            host=self.host,
+            port=self.port,
+            cert_file=str(folder / "tls.crt"),
+            key_file=str(folder / "tls.key"),
+            client_ca_file=self.client_ca_file or str(folder / "ca.crt"),
+            threads=self.threads,
+            drain=self.drain,
+            max_body=_MAX_BODY,
+        )
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command one option for each field of `Settings`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option("--host", default="0.0.0.0", help="Address of the HTTPS port."),  # noqa: S104 - a pod's own
+    click.option("--port", default=8443, help="HTTPS port; 0 takes a free one."),
+    click.option(
+        "--tls-dir",
+        default="/etc/gpudetour/tls",
+        help="Folder with tls.crt, tls.key and ca.crt; changed files are used without a restart.",
+    ),
+    click.option(
+        "--client-ca-file",
+        default=None,
+        help="CA of the scheduler's certificate; absent: ca.crt in --tls-dir.",
+    ),
+    click.option(
+        "--client-name",
+        default="gpudetour-scheduler",
+        help="Common name of the only client certificate that may call.",
+    ),
+    click.option("--side-host", default="0.0.0.0", help="Address of health and metrics."),  # noqa: S104
+    click.option("--side-port", default=8080, help="Port of health and metrics."),
+    click.option("--threads", default=16, help="Requests served at the same time."),
+    click.option("--drain", default=0.0, help="Seconds to go on serving after SIGTERM."),
+    click.option("--kubeconfig", default=None, help="Absent: the service account of the pod."),
+    click.option("--api-timeout", default=10.0, help="Seconds for one call to the API server."),
+    click.option("--namespace", default="gpudetour-system", help="Namespace of the Lease."),
+    click.option("--lease", default="gpudetour-extender", help="Lease whose holder serves."),
+    click.option("--lease-duration", default=15.0, help="Seconds until another may take over."),
+    click.option("--renew-deadline", default=10.0, help="Seconds after which a leader stops."),
+    click.option("--lease-retry", default=2.0, help="Seconds between renewals."),
+    click.option(
+        "--fence",
+        type=click.Choice([mode.value for mode in FenceMode]),
+        default=FenceMode.REQUIRE.value,
+        help="Serve only when the API server refuses leaders of the past; off: trust the Lease.",
+    ),
+    click.option(
+        "--shortlist", default=16, help="Nodes named to the scheduler for a pod; 0 names all."
+    ),
+    click.option(
+        "--policy",
+        type=click.Choice([policy.value for policy in Policy]),
+        default=Policy.BINPACK.value,
+        help="Fill the nodes that are used most, or spread pods out.",
+    ),
+    click.option(
+        "--hold",
+        default=5.0,
+        help="Seconds to keep a place on the best node between filter and bind; 0: do not.",
+    ),
+    click.option("--log-level", type=click.Choice(logs.LEVELS), default="info"),
+    click.option("--log-format", type=click.Choice(("json", "console")), default="json"),
+)
