@@ -114,7 +114,6 @@ class Stack:
         """Start the extender and return when it leads and its ledger is complete."""
         changes = self._serving("extender") | {
             "--kubeconfig": str(self._kubeconfig(EXTENDER)),
-            "--client-ca-file": str(self.certificates / "extender" / "ca.crt"),
             "--drain": "0",
         }
         self.cluster.processes.start("extender", shipped.command_line(EXTENDER, changes))
@@ -145,6 +144,10 @@ class Stack:
             "--kubeconfig": str(token),
             "--node-name": node,
             "--driver-root": str(driver_root),
+            "--dev-root": str(driver_root),
+            "--host-root": "/",
+            "--side-host": _LOOPBACK,
+            "--side-port": "0",
             "--kubelet-dir": str(folders.root),
             "--device-plugin-dir": str(folders.device_plugins),
             "--cdi-dir": str(folders.cdi),
