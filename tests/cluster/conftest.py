@@ -19,6 +19,7 @@ NODES = tuple(f"node-{number}" for number in range(5))
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Iterator[Stack]:
     """Five simulated nodes with eight H100 each, every one with its own agent and NVML."""
+    del control_plane_parts
     folder = tmp_path_factory.mktemp("stack")
     with LocalCluster(folder / "cluster") as cluster:
         stack = Stack(cluster)
