@@ -167,6 +167,10 @@ class LocalCluster:
             processes=self.processes,
         )
 
+    def program(self, name: str) -> Path:
+        """Where the program of a part lies that this cluster runs with."""
+        return self._layout.recall().programs[name]
+
     @property
     def scheduler(self) -> Scheduler:
         """kube-scheduler, to stop it or to look at its metrics."""
@@ -180,7 +184,7 @@ class LocalCluster:
         """
         outcome = subprocess.run(
             [
-                self._program("kubectl"),
+                self.program("kubectl"),
                 f"--kubeconfig={self.admin_kubeconfig}",
                 f"--cache-dir={self._layout.kubectl_cache}",
                 *arguments,
@@ -310,9 +314,6 @@ class LocalCluster:
                 processes=self.processes,
             )
         return self._running
-
-    def _program(self, name: str) -> Path:
-        return self._layout.recall().programs[name]
 
     def _get_if_there(self, path: str) -> Object | None:
         try:

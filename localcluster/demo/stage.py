@@ -72,7 +72,7 @@ class Stage:
 
     def allocatable(self, node: str) -> str | None:
         """What kubelet advertises of `nvidia.com/gpu`, None where it does not know the resource."""
-        allocatable = self.node(node).get("status", {}).get("allocatable", {})
+        allocatable: dict[str, str] = self.node(node).get("status", {}).get("allocatable", {})
         return allocatable.get("nvidia.com/gpu")
 
     def devices_given(self, name: str) -> dict[str, list[str]]:

@@ -153,6 +153,16 @@ class RealNode:
         self.stop_kubelet()
         self.start_kubelet()
 
+    def forget_devices(self) -> None:
+        """Restart kubelet without its memory of device plugins and of who holds devices.
+
+        For a node on which no pod holds any: kubelet otherwise remembers a plugin for five minutes
+        after it stopped (pkg/kubelet/cm/devicemanager, endpoint.go).
+        """
+        self.stop_kubelet()
+        (DEVICE_PLUGINS / "kubelet_internal_checkpoint").unlink(missing_ok=True)
+        self.start_kubelet()
+
     def ctr(self, *arguments: str) -> str:
         """What containerd's own client prints, in the namespace of Kubernetes."""
         address = ["--address", str(self.containerd_socket), "--namespace", "k8s.io"]
