@@ -50,39 +50,30 @@ def ask_of(demand: Demand, *, listed: bool) -> Ask:
 def fits(ask: Ask, state: NodeState) -> Fit | Rejection:
     """Tell whether the node has what is asked, free, now."""
     facts = state.facts
-    if state.blocked is Reason.HOLDER_UNKNOWN and facts is not None:
-        # Free or not cannot be said; a misfit that is permanent can.
-        return Rejection((state.blocked, *(r for r in _short(ask, facts, state) if r.permanent)))
-    if state.blocked is not None or facts is None:
+    if facts is None or (state.blocked is not None and state.blocked is not Reason.HOLDER_UNKNOWN):
         return Rejection((state.blocked or Reason.NODE_UNKNOWN,))
-    reasons = _short(ask, facts, state)
+    reasons: list[Reason] = []
+    left = healthy = 0
+    for name, count in ask.totals:
+        free, able = state.free.get(name, 0), facts.healthy.get(name, 0)
+        if free < count:
+            reasons.append(_lack(name, count, free=free, facts=facts))
+        left += free - count
+        healthy += able - count
+    if state.blocked is not None:
+        # Free or not cannot be said; a misfit that is permanent can.
+        return Rejection((state.blocked, *(reason for reason in reasons if reason.permanent)))
     if facts.path is Path.ANNOTATION and not ask.listed:
         reasons.append(Reason.POD_TOO_OLD)
-    if reasons:
-        return Rejection(tuple(reasons))
-    names = [name for name, _ in ask.totals]
-    free = sum(state.free.get(name, 0) for name in names)
-    return Fit(
-        left=free - sum(count for _, count in ask.totals),
-        vacant=free == sum(facts.healthy.get(name, 0) for name in names),
-    )
+    return Rejection(tuple(reasons)) if reasons else Fit(left=left, vacant=left == healthy)
 
 
-def _short(ask: Ask, facts: NodeFacts, state: NodeState) -> list[Reason]:
-    found = (_lack(name, count, facts=facts, state=state) for name, count in ask.totals)
-    return [reason for reason in found if reason is not None]
-
-
-def _lack(name: ResourceName, count: int, *, facts: NodeFacts, state: NodeState) -> Reason | None:
-    total, healthy, free = (
-        counts.get(name, 0) for counts in (facts.total, facts.healthy, state.free)
-    )
-    if free >= count:
-        return None
+def _lack(name: ResourceName, count: int, *, free: int, facts: NodeFacts) -> Reason:
+    total = facts.total.get(name, 0)
     if not total:
         return Reason.OTHER_KIND if any(facts.total.values()) else Reason.NO_GPU
     if count > total:
         return Reason.TOO_FEW
-    if count > healthy:
+    if count > facts.healthy.get(name, 0):
         return Reason.UNHEALTHY
     return Reason.NOT_ENOUGH if free else Reason.IN_USE

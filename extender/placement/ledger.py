@@ -113,28 +113,33 @@ def _pod_seen(ledger: Ledger, pod: PodFacts) -> Ledger:
     if known is not None and (known == pod or _older(pod, than=known)):
         return ledger
     after = replace(
-        _with(ledger, _placed(ledger, pod)),
+        ledger,
         pods=ledger.pods.set(pod.key, pod),
         claims=_claimed(ledger.claims, pod, before=known),
     )
-    return _kept_no_more(after, pod.uid) if pod.node is not None or pod.ended else after
+    states = _placed(ledger, pod)
+    if pod.node is None and not pod.ended:
+        return _with(after, states)
+    return _kept_no_more(after, pod.uid, states)
 
 
 def _pod_gone(ledger: Ledger, key: PodKey, uid: PodUid) -> Ledger:
     known = ledger.pods.get(key)
+    states: Mapping[NodeName, NodeState] = {}
     if known is not None and known.uid == uid:
         old = ledger.old_claims
         if known.claim is not None:
             old = {**old, known.claim: None}
             if len(old) > MEMORY_OF_CLAIMS:
                 old = dict(list(old.items())[1:])
+        states = _placed(ledger, replace(known, ended=True))
         ledger = replace(
-            _with(ledger, _placed(ledger, replace(known, ended=True))),
+            ledger,
             pods=ledger.pods.set(key, None),
             claims=_claimed(ledger.claims, None, before=known),
             old_claims=old,
         )
-    return _kept_no_more(ledger, uid)
+    return _kept_no_more(ledger, uid, states)
 
 
 def _placed(ledger: Ledger, pod: PodFacts) -> dict[NodeName, NodeState]:
@@ -165,12 +170,14 @@ def _keeping(ledger: Ledger, uid: PodUid) -> set[NodeName]:
     return names
 
 
-def _kept_no_more(ledger: Ledger, uid: PodUid) -> Ledger:
+def _kept_no_more(ledger: Ledger, uid: PodUid, states: Mapping[NodeName, NodeState]) -> Ledger:
+    """Return the ledger with these new states, and nothing reserved or held for a pod any more."""
     names = _keeping(ledger, uid)
     if not names:
-        return ledger
+        return _with(ledger, states)
+    freed = {name: (states.get(name) or ledger.nodes[name]).without(uid) for name in names}
     return replace(
-        _with(ledger, {name: ledger.nodes[name].without(uid) for name in names}),
+        _with(ledger, {**states, **freed}),
         reservations=_less(ledger.reservations, uid),
         holds=_less(ledger.holds, uid),
     )
@@ -178,33 +185,36 @@ def _kept_no_more(ledger: Ledger, uid: PodUid) -> Ledger:
 
 def _holds_changed(ledger: Ledger, change: Held | HoldsDropped) -> Ledger:
     if isinstance(change, HoldsDropped):
-        return _holds_dropped(ledger, change.uids)
+        states, holds = _unheld(ledger, change.uids)
+        return replace(_with(ledger, states), holds=holds) if states else ledger
     hold = change.hold
-    ledger = _holds_dropped(ledger, (hold.uid,))
-    state = ledger.nodes.get(hold.node, NodeState())
-    state = state.having(holds={**state.holds, hold.uid: hold})
-    return replace(_with(ledger, {hold.node: state}), holds={**ledger.holds, hold.uid: hold})
+    states, holds = _unheld(ledger, (hold.uid,))
+    state = states.get(hold.node) or ledger.nodes.get(hold.node, NodeState())
+    states[hold.node] = state.having(holds={**state.holds, hold.uid: hold})
+    return replace(_with(ledger, states), holds={**holds, hold.uid: hold})
 
 
-def _holds_dropped(ledger: Ledger, uids: tuple[PodUid, ...]) -> Ledger:
-    gone = {uid: hold for uid in uids if (hold := ledger.holds.get(uid)) is not None}
-    if not gone:
-        return ledger
+def _unheld(
+    ledger: Ledger, uids: tuple[PodUid, ...]
+) -> tuple[dict[NodeName, NodeState], Mapping[PodUid, Hold]]:
+    """Return the states that change when holds are dropped, and the holds that are left."""
     states: dict[NodeName, NodeState] = {}
-    for uid, hold in gone.items():
-        state = states.get(hold.node, ledger.nodes[hold.node])
-        states[hold.node] = state.having(holds=_less(state.holds, uid))
-    return replace(_with(ledger, states), holds=_less(ledger.holds, *gone))
+    for uid in uids:
+        if (hold := ledger.holds.get(uid)) is not None:
+            state = states.get(hold.node) or ledger.nodes[hold.node]
+            states[hold.node] = state.having(holds=_less(state.holds, uid))
+    return states, _less(ledger.holds, *uids) if states else ledger.holds
 
 
 def _reserved(ledger: Ledger, reservation: Reservation) -> Ledger:
     uid, node = reservation.uid, reservation.node
-    ledger = _holds_dropped(ledger, (uid,))
-    state = ledger.nodes.get(node, NodeState())
-    state = state.having(reserved={**state.reserved, uid: reservation})
+    states, holds = _unheld(ledger, (uid,))
+    state = states.get(node) or ledger.nodes.get(node, NodeState())
+    states[node] = state.having(reserved={**state.reserved, uid: reservation})
     others = tuple(r for r in ledger.reservations.get(uid, ()) if r.node != node)
     return replace(
-        _with(ledger, {node: state}),
+        _with(ledger, states),
+        holds=holds,
         reservations={**ledger.reservations, uid: (*others, reservation)},
     )
 
