@@ -44,7 +44,17 @@ class Follower:
         """Return once exactly these have been told, in this order, since the start."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._told) >= len(expected), timeout)
-            assert self._told == list(expected)
+            assert self._told == list(expected), f"told {self._told}"
+
+    def wait_lives(self, *expected: tuple[str, str], timeout: float = 15.0) -> None:
+        """As `wait_told`, but whatever was MODIFIED meanwhile does not matter."""
+
+        def lives() -> list[tuple[str, str]]:
+            return [told for told in self._told if told[0] != "MODIFIED"]
+
+        with self._changed:
+            self._changed.wait_for(lambda: len(lives()) >= len(expected), timeout)
+            assert lives() == list(expected), f"told {self._told}"
 
     def end(self) -> None:
         self.stop.set()
