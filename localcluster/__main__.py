@@ -138,10 +138,19 @@ def kubeconfig(state: Path) -> None:
 
 @main.command()
 @click.argument("names", nargs=-1)
-def parts(names: tuple[str, ...]) -> None:
+@click.option("--keep-going", is_flag=True, help="Say what cannot be had, and go on to the next.")
+def parts(names: tuple[str, ...], *, keep_going: bool) -> None:
     """Get the programs, all or the named ones, and print where they are."""
+    settings, progress = default_settings(), progress_on(sys.stderr)
     wanted = names or tuple(catalogue(architecture()))
-    found = ensure(wanted, settings=default_settings(), progress=progress_on(sys.stderr))
+    found: dict[str, Path] = {}
+    for some in [[name] for name in wanted] if keep_going else [list(wanted)]:
+        try:
+            found |= ensure(some, settings=settings, progress=progress)
+        except PartsUnavailable as error:
+            if not keep_going:
+                raise
+            click.echo(f"{error}\n", err=True)
     for name, path in found.items():
         click.echo(f"{name}\t{path}")
 

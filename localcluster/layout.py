@@ -143,7 +143,7 @@ class Layout:
         """What was remembered, or `StateError` where no cluster is here."""
         try:
             content = json.loads(self.marker.read_text())
-            if content.get("v") != _VERSION:
+            if content["v"] != _VERSION:
                 raise StateError(
                     f"{self.marker} was written by another version; use that to end it"
                 )

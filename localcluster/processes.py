@@ -97,6 +97,8 @@ class Processes:
     def stop_all(self) -> None:
         """Stop every process of this state folder, also those that another run started."""
         self._stop(self._records())
+        for name in self._children:
+            self._collect(name)
 
     def names(self) -> list[str]:
         """All recorded processes, in the order of their start."""
@@ -108,10 +110,10 @@ class Processes:
 
     def pid(self, name: str) -> int | None:
         """The process id of a running process, or None."""
+        self._collect(name)
         record = self._read(name)
         if record is None:
             return None
-        self._collect(name)
         return record.leader.pid if _still(record.leader) else None
 
     def check(self, *names: str) -> None:
