@@ -5,6 +5,7 @@ Registration with kubelet is `registration`'s matter; what a container gets is `
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,8 @@ RESOURCE = "resource"
 
 #: Each open ListAndWatch holds one thread; kubelet opens one, and calls the rest one at a time.
 _THREADS = 8
+#: Bytes in sun_path of unix(7), without the closing zero.
+_LONGEST_PATH = 107
 #: Seconds that calls under way may take when the server stops.
 _GRACE = 1.0
 
@@ -225,6 +228,10 @@ class PluginServer:
 
     def start(self) -> None:
         """Listen; a socket file left by a predecessor is replaced. Raises `OSError`."""
+        if len(os.fsencode(self.socket)) > _LONGEST_PATH:
+            raise OSError(
+                f"{self.socket} is longer than the {_LONGEST_PATH} bytes of a socket path"
+            )
         server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="device-plugin"))
         api_pb2_grpc.add_DevicePluginServicer_to_server(self._service, server)
         try:

@@ -1,0 +1,147 @@
+"""The CDI spec: what is in it, and how the file is kept true."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpus.model import DeviceId, Gpu
+from nodeagent.deviceplugin.cdi import CdiSpec, build_spec
+from nodeagent.deviceplugin.driver_files import Roots
+
+A = Gpu(uuid=DeviceId("GPU-a"), index=0, minor=0)
+B = Gpu(uuid=DeviceId("GPU-b"), index=1, minor=3)
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A host's root with a driver in it; device nodes are made where this is allowed."""
+    root = tmp_path / "host"
+    libraries = root / _LIBRARIES
+    libraries.mkdir(parents=True)
+    for name in ("libcuda.so", "libnvidia-ml.so", "libnvidia-ptxjitcompiler.so", "libc.so"):
+        (libraries / f"{name}.580.95.05").write_bytes(b"ELF")
+        (libraries / f"{name}.1").symlink_to(f"{name}.580.95.05")
+    (root / "usr/bin").mkdir()
+    (root / "usr/bin/nvidia-smi").write_bytes(b"ELF")
+    (root / "dev").mkdir()
+    (root / "dev/nvidia-uvm").write_bytes(b"a file is no device")
+    return root
+
+
+def _roots(host: Path) -> Roots:
+    return Roots(driver=host, dev=host, host=host)
+
+
+def _device(spec: dict[str, Any], name: str) -> dict[str, Any]:
+    found = [device["containerEdits"] for device in spec["devices"] if device["name"] == name]
+    return found[0] if found else {}
+
+
+def test_every_device_says_its_own_name_into_the_container(host: Path) -> None:
+    spec = build_spec([A, B], _roots(host))
+    assert (spec["cdiVersion"], spec["kind"]) == ("0.5.0", "gpudetour.io/gpu")
+    assert _device(spec, "GPU-a")["env"] == ["GPUDETOUR_DEVICE_0=GPU-a"]
+    assert _device(spec, "GPU-b")["env"] == ["GPUDETOUR_DEVICE_1=GPU-b"]
+    assert spec["containerEdits"]["env"] == ["NVIDIA_VISIBLE_DEVICES=void"]
+
+
+def test_driver_files_appear_where_they_are_on_the_host(host: Path) -> None:
+    mounts = build_spec([A], _roots(host))["containerEdits"]["mounts"]
+    by_target = {mount["containerPath"]: mount["hostPath"] for mount in mounts}
+    assert by_target == {
+        f"/{_LIBRARIES}/{name}.{version}": f"/{_LIBRARIES}/{name}.580.95.05"
+        for name in ("libcuda.so", "libnvidia-ml.so", "libnvidia-ptxjitcompiler.so")
+        for version in ("1", "580.95.05")
+    } | {"/usr/bin/nvidia-smi": "/usr/bin/nvidia-smi"}
+    assert all("ro" in mount["options"] for mount in mounts)
+
+
+def test_a_driver_root_inside_the_host_keeps_its_place_on_the_host(host: Path) -> None:
+    root = host / "run/nvidia/driver"
+    (root / _LIBRARIES).mkdir(parents=True)
+    (root / _LIBRARIES / "libcuda.so.1").write_bytes(b"ELF")
+    spec = build_spec([A], Roots(driver=root, dev=root, host=host))
+    assert spec["containerEdits"]["mounts"][0] == {
+        "hostPath": f"/run/nvidia/driver/{_LIBRARIES}/libcuda.so.1",
+        "containerPath": f"/{_LIBRARIES}/libcuda.so.1",
+        "options": ["ro", "nosuid", "nodev", "bind"],
+    }
+
+
+def test_without_device_nodes_and_driver_the_spec_is_still_valid(tmp_path: Path) -> None:
+    spec = build_spec([A], _roots(tmp_path))
+    assert spec["containerEdits"] == {"env": ["NVIDIA_VISIBLE_DEVICES=void"]}
+    assert "deviceNodes" not in _device(spec, "GPU-a")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making device nodes needs root")
+def test_device_nodes_go_by_minor_number_and_only_if_they_are_devices(host: Path) -> None:
+    for name in ("nvidia0", "nvidia3", "nvidiactl"):
+        try:
+            os.mknod(host / "dev" / name, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("this machine does not let root make device nodes")
+    spec = build_spec([A, B], _roots(host))
+    assert _device(spec, "GPU-b")["deviceNodes"] == [{"path": "/dev/nvidia3", "permissions": "rw"}]
+    assert [node["path"] for node in spec["containerEdits"]["deviceNodes"]] == ["/dev/nvidiactl"]
+    elsewhere = build_spec([A], Roots(driver=host, dev=host, host=Path("/")))
+    assert _device(elsewhere, "GPU-a")["deviceNodes"] == [
+        {"path": "/dev/nvidia0", "permissions": "rw", "hostPath": str(host / "dev/nvidia0")}
+    ]
+
+
+def test_instances_and_odd_names_are_left_out(tmp_path: Path) -> None:
+    mig = Gpu(uuid=DeviceId("GPU-m"), index=2, mig_enabled=True)
+    odd = Gpu(uuid=DeviceId("GPU-a/b"), index=3)
+    assert [d["name"] for d in build_spec([A, mig, odd], _roots(tmp_path))["devices"]] == ["GPU-a"]
+
+
+def test_the_file_is_written_once_and_follows_the_devices(tmp_path: Path) -> None:
+    spec = CdiSpec(tmp_path / "cdi", _roots(tmp_path))
+    assert spec.write([A, B])
+    assert spec.names == {
+        "GPU-a": "gpudetour.io/gpu=GPU-a",
+        "GPU-b": "gpudetour.io/gpu=GPU-b",
+    }
+    before = spec.path.stat()
+    assert not spec.write([A, B])
+    assert spec.path.stat().st_ino == before.st_ino
+    assert stat.S_IMODE(before.st_mode) == 0o644
+
+    assert spec.write([B])
+    assert spec.names == {"GPU-b": "gpudetour.io/gpu=GPU-b"}
+    assert [d["name"] for d in json.loads(spec.path.read_bytes())["devices"]] == ["GPU-b"]
+    assert [path.name for path in spec.path.parent.iterdir()] == [spec.path.name]
+
+    assert spec.write([])
+    assert spec.names == {}
+    assert not spec.path.exists()
+    assert not spec.write([])
+
+
+def test_a_spec_edited_by_hand_is_restored(tmp_path: Path) -> None:
+    spec = CdiSpec(tmp_path, _roots(tmp_path))
+    spec.write([A])
+    good = spec.path.read_bytes()
+    spec.path.write_text("{}")
+    assert spec.write([A])
+    assert spec.path.read_bytes() == good
+
+
+def test_a_folder_that_cannot_be_written_offers_no_names(tmp_path: Path) -> None:
+    folder = tmp_path / "cdi"
+    spec = CdiSpec(folder, _roots(tmp_path))
+    spec.write([A])
+    spec.path.unlink()
+    folder.rmdir()
+    folder.write_text("a file stands in the way")
+    with pytest.raises(OSError, match="cdi"):
+        spec.write([A, B])
+    assert spec.names == {}
