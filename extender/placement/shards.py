@@ -43,3 +43,8 @@ class Shards(Generic[K, V]):
 
     def __len__(self) -> int:
         return sum(map(len, self._shards))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shards) and self._shards == other._shards
+
+    __hash__ = None  # type: ignore[assignment]  # holds dicts
