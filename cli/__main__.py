@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any
 
 import click
-from rich.console import Console
 
 from cli import render
 from cli.fleet import Fleet, fleet
@@ -86,7 +85,7 @@ def _show(rows: Sequence[Any], columns: Sequence[render.Column[Any]], *, output:
     if output == "json":
         click.echo(json.dumps(render.plain(rows), indent=2))
     elif rows:
-        render.table(Console(), rows, columns)
+        render.table(sys.stdout, rows, columns)
     else:
         click.echo("No GPUs found. Nodes appear once their gpudetour agent has reported.")
 

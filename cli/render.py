@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +14,9 @@ from gpus.model import Health
 
 Row = TypeVar("Row")
 Column = tuple[str, Callable[[Row], str]]
+
+#: Characters; longer than any line that the columns below make.
+_WIDEST = 10_000
 
 #: Health is a word and a sign; colour only repeats it.
 _SIGN = {Health.HEALTHY: "ok", Health.FAULTY: "!", Health.LOST: "x", Health.UNMONITORED: "?"}
@@ -49,24 +51,15 @@ POD_COLUMNS: Sequence[Column[PodRow]] = (
 )
 
 
-def table(console: Console, rows: Sequence[Row], columns: Sequence[Column[Row]]) -> None:
-    """Print rows under kubectl's kind of headers; columns are never cut, lines may be long."""
+def table(stream: TextIO, rows: Sequence[Row], columns: Sequence[Column[Row]]) -> None:
+    """Write rows under kubectl's kind of headers; nothing is ever cut, lines may be long."""
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for header, _ in columns:
         grid.add_column(header, no_wrap=True)
     for row in rows:
         grid.add_row(*(cell(row) for _, cell in columns))
-    console.print(grid, soft_wrap=True, crop=False)
-
-
-def boxed(rows: Sequence[Row], columns: Sequence[Column[Row]], *, title: str) -> Table:
-    """Return rows as a framed table, for output that is read once and not piped."""
-    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", header_style="bold")
-    for header, _ in columns:
-        grid.add_column(header)
-    for row in rows:
-        grid.add_row(*(cell(row) for _, cell in columns))
-    return grid
+    # Rich would fold columns into the width of the terminal, or into 80 when piped.
+    Console(file=stream, width=_WIDEST).print(grid, soft_wrap=True)
 
 
 def plain(rows: Sequence[Any]) -> list[dict[str, Any]]:
