@@ -157,6 +157,8 @@ class ControlPlane:
                 f"--tls-cert-file={pki / 'kube-apiserver.crt'}",
                 f"--tls-private-key-file={pki / 'kube-apiserver.key'}",
                 f"--client-ca-file={ca}",
+                # Without it kube-scheduler's log fills with complaints about its absence.
+                f"--requestheader-client-ca-file={ca}",
                 f"--kubelet-client-certificate={pki / 'kubelet-client.crt'}",
                 f"--kubelet-client-key={pki / 'kubelet-client.key'}",
                 f"--kubelet-certificate-authority={ca}",
