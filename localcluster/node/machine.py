@@ -23,7 +23,7 @@ DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
 
 _CHECKPOINT = DEVICE_PLUGINS / "kubelet_internal_checkpoint"
 
-_FIXED_PATHS = (
+FIXED_PATHS = (
     Path("/var/lib/kubelet"),
     DEVICE_PLUGINS,
     Path("/var/log/containers"),
@@ -66,7 +66,7 @@ def check_machine() -> None:
 
 def record_host_paths(record: Path) -> None:
     """Write down which of the fixed paths exist."""
-    existing = [str(path) for path in _FIXED_PATHS if path.exists()]
+    existing = [str(path) for path in FIXED_PATHS if path.exists()]
     write_atomically(record, json.dumps({"v": 1, "existing": existing}).encode())
 
 
@@ -87,7 +87,7 @@ def restore_host_paths(record: Path, *, sockets: list[Path], logs: Path) -> None
             link.unlink()
     for name in ("kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION"):
         (DEVICE_PLUGINS / name).unlink(missing_ok=True)
-    for path in reversed(_FIXED_PATHS):
+    for path in reversed(FIXED_PATHS):
         if str(path) not in existing and path.exists():
             _remove(path)
 

@@ -1,0 +1,156 @@
+"""The real node going up and down: the machine is afterwards as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from localcluster.cluster import LocalCluster
+from localcluster.image.make import BOX_IMAGE
+from localcluster.node.machine import DEVICE_PLUGINS, NodeError, check_machine
+from localcluster.waiting import until
+from tests.localcluster.footprint import footprint, processes_of
+
+pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
+
+ROOT = Path(__file__).parents[2]
+
+OWNER = """
+import sys
+from pathlib import Path
+from localcluster.cluster import LocalCluster
+from tests.localcluster.test_real_node_leaves_nothing import run_a_pod
+with LocalCluster(Path(sys.argv[1]), node=True) as cluster:
+    run_a_pod(cluster)
+    print("up", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def run_a_pod(cluster: LocalCluster) -> None:
+    """Run a pod with all that leaves traces: volumes in memory, a network namespace, a log."""
+    container = {
+        "name": "main",
+        "image": BOX_IMAGE,
+        "volumeMounts": [{"name": "memory", "mountPath": "/memory"}],
+    }
+    cluster.apply(
+        [
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "tracer", "namespace": "default"},
+                "spec": {
+                    "containers": [container],
+                    "volumes": [{"name": "memory", "emptyDir": {"medium": "Memory"}}],
+                },
+            }
+        ]
+    )
+    cluster.wait_for(
+        "/api/v1/namespaces/default/pods/tracer",
+        lambda found: found["status"]["phase"] == "Running",
+        timeout=60,
+    )
+
+
+def test_nothing_is_left_after_down(tmp_path: Path) -> None:
+    before = footprint(tmp_path)
+
+    with LocalCluster(tmp_path / "s", node=True) as cluster:
+        run_a_pod(cluster)
+        during = footprint(tmp_path)
+
+    assert footprint(tmp_path) == before
+    assert processes_of(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+    # The comparison sees what it is meant to see.
+    assert during.mounts > before.mounts
+    assert during.cgroups > before.cgroups
+    assert during.pod_network_namespaces > before.pod_network_namespaces
+    assert during.fixed_paths > before.fixed_paths
+    assert during.interfaces == before.interfaces
+
+
+def test_nothing_is_left_when_everything_was_killed_before_down(tmp_path: Path) -> None:
+    before = footprint(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path / "s")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "up\n"
+        (guard,) = [pid for pid, words in processes_of(tmp_path).items() if "guard" in words]
+        os.kill(guard, signal.SIGKILL)
+        owner.kill()
+    for pid, words in processes_of(tmp_path).items():
+        if Path(words[0]).name in ("containerd", "kubelet"):
+            os.kill(pid, signal.SIGKILL)
+
+    LocalCluster(tmp_path / "s").down()
+
+    assert footprint(tmp_path) == before
+    assert processes_of(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_real_node_is_refused_and_the_first_one_untouched(tmp_path: Path) -> None:
+    with LocalCluster(tmp_path / "s", node=True) as cluster:
+        run_a_pod(cluster)
+
+        with pytest.raises(NodeError, match="a kubelet runs on this machine already"):
+            LocalCluster(tmp_path / "t", node=True).start()
+
+        assert not (tmp_path / "t").exists()
+        cluster.processes.check()
+        assert "PATH=/bin" in cluster.kubectl("exec", "tracer", "--", "box", "env")
+
+
+def test_another_kubelets_socket_is_respected() -> None:
+    made = [folder for folder in (DEVICE_PLUGINS.parent, DEVICE_PLUGINS) if not folder.exists()]
+    DEVICE_PLUGINS.mkdir(parents=True, exist_ok=True)
+    path = DEVICE_PLUGINS / "kubelet.sock"
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            with pytest.raises(NodeError, match="end that kubelet first"):
+                check_machine()
+    finally:
+        path.unlink()
+        for folder in reversed(made):
+            folder.rmdir()
+
+
+def test_another_kubelets_checkpoint_is_not_overwritten() -> None:
+    made = [folder for folder in (DEVICE_PLUGINS.parent, DEVICE_PLUGINS) if not folder.exists()]
+    DEVICE_PLUGINS.mkdir(parents=True, exist_ok=True)
+    path = DEVICE_PLUGINS / "kubelet_internal_checkpoint"
+    try:
+        path.write_text("{}")
+        with pytest.raises(NodeError, match="Move it away"):
+            check_machine()
+        assert path.read_text() == "{}"
+    finally:
+        path.unlink()
+        for folder in reversed(made):
+            folder.rmdir()
+
+
+def test_a_state_folder_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 80) / "s"
+
+    with pytest.raises(NodeError, match="too long for a socket"):
+        LocalCluster(deep, node=True).start()
+
+    until(lambda: not processes_of(tmp_path), timeout=5, what="nothing running")
+    assert not deep.exists()
