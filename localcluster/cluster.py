@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -22,9 +22,10 @@ from localcluster.guard import Guard
 from localcluster.image.make import image_archives
 from localcluster.kubeconfig import write_kubeconfig
 from localcluster.layout import Layout, Ports, Remembered
-from localcluster.node.machine import check_machine
+from localcluster.node.machine import check_rights
 from localcluster.node.real import PARTS as NODE_PARTS
-from localcluster.node.real import RealNode, remove_node
+from localcluster.node.real import RealNode, check_place, remove_node
+from localcluster.node.slot import going_down, going_up
 from localcluster.parts.locks import exclusive
 from localcluster.parts.obtain import ensure
 from localcluster.parts.progress import Progress, SilentProgress
@@ -90,24 +91,25 @@ class LocalCluster:
 
         A `guarded` cluster ends with this process. Whatever fails, nothing is left running.
         """
-        if self._with_node:
-            check_machine()
         wanted = [*CONTROL_PLANE_PARTS, *(NODE_PARTS if self._with_node else ())]
-        parts = ensure(wanted, settings=self._settings, progress=self._progress)
-        numbers = dict(zip(Ports.names(), free_ports(len(Ports.names())), strict=True))
-        remembered = Remembered(ports=Ports(**numbers), programs=dict(parts))
-        with self._exclusively():
-            self._layout.create(remembered)
-        try:
-            if guarded:
-                self._guard = Guard(self._layout.state, environment=self._settings.environment)
-            self._control_plane.start(self._options)
-            if self._with_node:
-                images = image_archives(self._settings, progress=self._progress)
-                self.node.start(images=images, search_path=self._settings.search_path)
-        except BaseException:
-            self.down()
-            raise
+        programs = dict(ensure(wanted, settings=self._settings, progress=self._progress))
+        ports = dict(zip(Ports.names(), free_ports(len(Ports.names())), strict=True))
+        with ExitStack() as held:
+            slot = held.enter_context(self._machine_slot()) if self._with_node else None
+            with self._exclusively():
+                self._layout.create(Remembered(ports=Ports(**ports), programs=programs))
+            try:
+                if guarded:
+                    self._guard = Guard(self.state, environment=self._settings.environment)
+                self._control_plane.start(self._options)
+                if slot is not None:
+                    images = image_archives(self._settings, progress=self._progress)
+                    search_path = self._settings.search_path
+                    self.node.start(images=images, search_path=search_path, slot=slot)
+            except BaseException:
+                held.close()
+                self.down()
+                raise
 
     def down(self) -> None:
         """End the cluster and all that belongs to it; harmless where there is none."""
@@ -115,8 +117,11 @@ class LocalCluster:
             self._client.close()
         self._client = self._running = None
         with self._exclusively():
+            if self._layout.node.exists():
+                with going_down(waiting=self._progress.note):
+                    self.processes.stop_all()
+                    remove_node(self._layout)
             self.processes.stop_all()
-            remove_node(self._layout)
             self._layout.remove()
         if self._guard is not None:
             self._guard.release()
@@ -314,6 +319,14 @@ class LocalCluster:
                 processes=self.processes,
             )
         return self._running
+
+    @contextmanager
+    def _machine_slot(self) -> Iterator[int]:
+        patience, note = self._settings.node_patience, self._progress.note
+        check_rights()
+        with going_up(self.state, patience=patience, waiting=note) as slot:
+            check_place(self._layout)
+            yield slot
 
     def _get_if_there(self, path: str) -> Object | None:
         try:

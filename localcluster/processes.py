@@ -56,13 +56,14 @@ class Processes:
         argv: Sequence[str | Path],
         *,
         env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
         grace: float = 5.0,
+        inherited: int | None = None,
     ) -> int:
         """Start a program in its own session and give its process id.
 
         `env` is added to the inherited environment. `grace` is how many seconds it gets between
-        SIGTERM and SIGKILL; 0 for programs whose state is thrown away anyway.
+        SIGTERM and SIGKILL; 0 for programs whose state is thrown away anyway. `inherited` is a file
+        descriptor that stays open in it and its children.
         """
         if self.alive(name):
             raise ValueError(f"a process named {name} is running; stop it first")
@@ -74,11 +75,11 @@ class Processes:
             child = subprocess.Popen(
                 ["/bin/sh", "-c", _RECORD_THEN_RUN, str(record), str(grace), *map(str, argv)],
                 env={**self._environment, **(env or {})},
-                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=() if inherited is None else (inherited,),
             )
         self._children[name] = child
         until(

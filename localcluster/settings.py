@@ -21,6 +21,8 @@ class Settings:
     """The cluster's own folder when the caller names none."""
     parts_folder: Path | None = None
     """A folder with programs that the user vouches for; looked at first, versions unchecked."""
+    node_patience: float = 120.0
+    """Seconds to wait for another cluster to give the machine's one real node back."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What child processes start from."""
 

@@ -79,7 +79,6 @@ class Simulation:
                 "--node-ip=192.0.2.1",
             ],
             env={"KWOK_WORKDIR": str(work_folder)},
-            cwd=work_folder,
             grace=0,
         )
 

@@ -40,13 +40,17 @@ class NodeError(Exception):
     """The real node cannot run on this machine as it is; the text says why and what to do."""
 
 
-def check_machine() -> None:
-    """Raise `NodeError` without root rights, or where another kubelet runs or left its state."""
+def check_rights() -> None:
+    """Raise `NodeError` where this process is not root."""
     if os.geteuid() != 0:
         raise NodeError(
             "the real node needs root: containers, mounts and cgroups;"
             " run as root, or use simulated nodes, which need none"
         )
+
+
+def check_machine() -> None:
+    """Raise `NodeError` where another kubelet runs on this machine, or has left its state."""
     running = [process.pid for process in processes() if process.name == "kubelet"]
     if running:
         raise NodeError(

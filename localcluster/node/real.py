@@ -87,18 +87,15 @@ class RealNode:
         """kubelet's PodResources API."""
         return self._layout.pod_resources_socket
 
-    def start(self, *, images: Sequence[Path], search_path: str) -> None:
-        """Start containerd with the image archives `images`, then kubelet, and return when the node
-        is ready.
+    def start(self, *, images: Sequence[Path], search_path: str, slot: int) -> None:
+        """Start containerd with these image archives, then kubelet; return when the node is ready.
 
-        Raises `NodeError` where the machine does not allow it, before anything is touched.
+        `slot` is the machine's place for a real node, held until the last container has ended.
         """
-        check_machine()
-        self._check_socket_paths()
         self._layout.folder.mkdir()
         record_host_paths(self._layout.host_paths)
         self._configure()
-        self._start_containerd(search_path)
+        self._start_containerd(search_path, slot)
         for archive in images:
             self.ctr("images", "import", str(archive))
         api = self._control_plane.api()
@@ -176,11 +173,6 @@ class RealNode:
             raise NodeError(f"ctr {' '.join(arguments)}: {outcome.stderr.strip()}")
         return outcome.stdout
 
-    def _check_socket_paths(self) -> None:
-        for path in (self.containerd_socket, self.pod_resources_socket):
-            if len(os.fsencode(path)) + len(".ttrpc") > _LONGEST_SOCKET_PATH:
-                raise NodeError(f"{path} is too long for a socket; choose a shorter --state folder")
-
     def _configure(self) -> None:
         layout, pki = self._layout, self._cluster.pki
         for folder in (layout.cdi, layout.cni_config):
@@ -203,13 +195,14 @@ class RealNode:
             layout.cni_config / "10-localcluster.conflist", cni_conflist(layout).encode()
         )
 
-    def _start_containerd(self, search_path: str) -> None:
+    def _start_containerd(self, search_path: str, slot: int) -> None:
         shim = self._programs["containerd-shim-runc-v2"]
         self._processes.start(
             "containerd",
             [self._programs["containerd"], "--config", self._layout.containerd_config],
             # It looks for its shim there.
             env={"PATH": os.pathsep.join([str(shim.parent), search_path])},
+            inherited=slot,
         )
         self._processes.wait_ready(
             "containerd", lambda: socket_answers(self.containerd_socket), timeout=_PATIENCE
@@ -227,6 +220,15 @@ class RealNode:
             "status": {"addresses": addresses},
         }
         api.create("/api/v1/nodes", node)
+
+
+def check_place(layout: Layout) -> None:
+    """Raise `NodeError` where the machine, or the path of the state folder, allows no real node."""
+    check_machine()
+    node = NodeLayout(layout.node)
+    for path in (node.containerd_socket, node.pod_resources_socket):
+        if len(os.fsencode(path)) + len(".ttrpc") > _LONGEST_SOCKET_PATH:
+            raise NodeError(f"{path} is too long for a socket; choose a shorter --state folder")
 
 
 def remove_node(layout: Layout) -> None:

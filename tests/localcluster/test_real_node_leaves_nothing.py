@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ import pytest
 from localcluster.cluster import LocalCluster
 from localcluster.image.make import BOX_IMAGE
 from localcluster.node.machine import DEVICE_PLUGINS, NodeError, check_machine
+from localcluster.node.slot import going_up
+from localcluster.parts.progress import SilentProgress
+from localcluster.settings import default_settings
 from localcluster.waiting import until
 from tests.localcluster.footprint import footprint, processes_of
 
@@ -23,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 OWNER = """
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from localcluster.cluster import LocalCluster
 from tests.localcluster.test_real_node_leaves_nothing import run_a_pod
@@ -107,14 +113,41 @@ def test_a_second_real_node_is_refused_and_the_first_one_untouched(tmp_path: Pat
     with LocalCluster(tmp_path / "s", node=True) as cluster:
         run_a_pod(cluster)
 
-        with pytest.raises(NodeError, match="a kubelet runs on this machine already"):
-            LocalCluster(tmp_path / "t", node=True).start()
+        impatient = dataclasses.replace(default_settings(), node_patience=0)
+        with pytest.raises(NodeError, match=f"the cluster in {tmp_path}/s has a real node"):
+            LocalCluster(tmp_path / "t", node=True, settings=impatient).start()
 
         assert not (tmp_path / "t").exists()
         cluster.processes.check()
         assert "PATH=/bin" in cluster.kubectl("exec", "tracer", "--", "box", "env")
 
 
+def test_a_second_real_node_comes_up_when_the_first_one_is_gone(tmp_path: Path) -> None:
+    first = LocalCluster(tmp_path / "s", node=True)
+    first.start()
+    noted: list[str] = []
+
+    class Ending(SilentProgress):
+        def note(self, text: str) -> None:
+            noted.append(text)
+            first.down()
+
+    with LocalCluster(tmp_path / "t", node=True, progress=Ending()) as second:
+        run_a_pod(second)
+
+    assert noted == [
+        f"the cluster in {tmp_path}/s has the machine's real node; waiting for its end"
+    ]
+
+
+@pytest.fixture
+def empty_place(tmp_path: Path) -> Iterator[None]:
+    """No cluster has the machine's real node."""
+    with going_up(tmp_path, patience=120, waiting=print):
+        yield
+
+
+@pytest.mark.usefixtures("empty_place")
 def test_another_kubelets_socket_is_respected() -> None:
     made = [folder for folder in (DEVICE_PLUGINS.parent, DEVICE_PLUGINS) if not folder.exists()]
     DEVICE_PLUGINS.mkdir(parents=True, exist_ok=True)
@@ -131,6 +164,7 @@ def test_another_kubelets_socket_is_respected() -> None:
             folder.rmdir()
 
 
+@pytest.mark.usefixtures("empty_place")
 def test_another_kubelets_checkpoint_is_not_overwritten() -> None:
     made = [folder for folder in (DEVICE_PLUGINS.parent, DEVICE_PLUGINS) if not folder.exists()]
     DEVICE_PLUGINS.mkdir(parents=True, exist_ok=True)
