@@ -50,7 +50,7 @@ class EnvPlugin(api_pb2_grpc.DevicePluginServicer):  # type: ignore[misc]  # gen
         return api_pb2.AllocateResponse(
             container_responses=[
                 api_pb2.ContainerAllocateResponse(
-                    envs={"NVIDIA_VISIBLE_DEVICES": ",".join(asked.devicesIDs)}
+                    envs={"NVIDIA_VISIBLE_DEVICES": ",".join(asked.devices_ids)}
                 )
                 for asked in request.container_requests
             ]
