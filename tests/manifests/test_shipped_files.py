@@ -1,0 +1,122 @@
+"""The shipped files agree with the programs, with each other and with the contract."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX, GPU_LABEL, assigned_prefix
+from gpus.demand import is_gpu_resource
+from localcluster import shipped
+
+BASE = shipped.MANIFESTS / "base"
+WORKLOADS = [
+    item for item in shipped.objects() if item["kind"] in ("Deployment", "DaemonSet", "Job")
+]
+
+
+def named(item: dict[str, Any]) -> str:
+    name: str = item["metadata"]["name"]
+    return name
+
+
+def containers(workload: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = workload["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def command_of(container: dict[str, Any]) -> click.Command:
+    """The click command that `python -m MODULE [SUBCOMMAND]` runs."""
+    module, *subcommands = container["command"][2:]
+    command: click.Command = importlib.import_module(f"{module}.__main__").main
+    for name in subcommands:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    return command
+
+
+def test_every_file_of_the_base_is_applied() -> None:
+    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
+
+    assert {path.name for path in BASE.glob("*.yaml")} == {*listed, "kustomization.yaml"}
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=named)
+def test_workloads_use_options_that_their_program_knows(workload: dict[str, Any]) -> None:
+    for container in containers(workload):
+        known = {opt for parameter in command_of(container).params for opt in parameter.opts}
+
+        assert {arg.split("=")[0] for arg in container.get("args", ())} <= known
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=named)
+def test_workloads_name_a_service_account_and_resources_of_their_own(
+    workload: dict[str, Any],
+) -> None:
+    accounts = {named(item) for item in shipped.objects("ServiceAccount")}
+
+    assert workload["spec"]["template"]["spec"]["serviceAccountName"] in accounts
+    for container in containers(workload):
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize(
+    "workload", [w for w in WORKLOADS if named(w) != "gpudetour-node-agent"], ids=named
+)
+def test_all_but_the_agent_keep_to_the_restricted_level(workload: dict[str, Any]) -> None:
+    spec = workload["spec"]["template"]["spec"]
+
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(workload):
+        context = container["securityContext"]
+        assert not context["allowPrivilegeEscalation"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"]
+
+
+def test_the_fence_compares_the_text_that_the_extender_writes() -> None:
+    policy = (BASE / "policy-fence.yaml").read_text()
+    before, after = assigned_prefix("EPOCH").split("EPOCH")
+
+    assert f"'{before}' + string(params.spec.leaseTransitions) + '{after}'" in policy
+    assert f"{GPU_LABEL}: " in policy
+    assert f"startsWith('{DEVICES_CONFIG_MAP_PREFIX}')" in policy
+
+
+def test_the_fence_looks_at_the_lease_that_the_extender_takes() -> None:
+    options = importlib.import_module("extender.__main__").main.params
+    defaults = {option.name: option.default for option in options}
+    (fence,) = (
+        item["spec"]["paramRef"]
+        for item in shipped.objects("ValidatingAdmissionPolicyBinding")
+        if "paramRef" in item["spec"]
+    )
+
+    assert (fence["name"], fence["namespace"]) == (defaults["lease"], defaults["namespace"])
+
+
+def test_policies_speak_of_service_accounts_that_exist() -> None:
+    text = "".join(path.read_text() for path in BASE.glob("policy-*.yaml"))
+    named_there = set(re.findall(r"serviceaccount:gpudetour-system:([a-z-]+)", text))
+
+    assert named_there <= {named(item) for item in shipped.objects("ServiceAccount")}
+
+
+def test_the_scheduler_leaves_every_gpu_resource_and_no_other_to_the_extender() -> None:
+    configuration = shipped.scheduler_configuration("https://x", client=Path("/c"))
+    (extender,) = configuration["extenders"]
+    resources = extender["managedResources"]
+
+    assert all(is_gpu_resource(item["name"]) for item in resources)
+    assert all(item["ignoredByScheduler"] for item in resources)
+    assert len({item["name"] for item in resources}) == len(resources)
+    assert not extender["ignorable"]
+    assert extender["nodeCacheCapable"]
