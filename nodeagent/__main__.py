@@ -26,6 +26,7 @@ from nodeagent.deviceplugin.allocation import DeviceList
 from nodeagent.deviceplugin.cdi import CdiSpec
 from nodeagent.deviceplugin.plugins import PluginSet
 from nodeagent.deviceplugin.runtime import containerd_configs, supports_cdi
+from nodeagent.deviceplugin.sockets import SocketWatch
 from nodeagent.inventory.events import XidEvent, XidWatcher
 from nodeagent.inventory.nvml import NvmlSource
 from nodeagent.inventory.watchdog import WatchedSource
@@ -155,6 +156,7 @@ def run(settings: Settings) -> None:
     lifecycle.spawn("inventory", reader.run, wake=reader.wake)
     lifecycle.spawn("xid", XidWatcher(source.session, on_xid).run)
     lifecycle.spawn("device-plugins", plugins.run, wake=plugins.wake)
+    lifecycle.spawn("sockets", SocketWatch(plugin_folder, wake.set).run)
     lifecycle.spawn("events", events.run)
     lifecycle.spawn("heartbeat", heartbeat.run)
     lifecycle.spawn("agent", agent.run, wake=wake.set)

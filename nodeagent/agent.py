@@ -28,6 +28,8 @@ from service.logs import ERROR, REASON
 
 #: Seconds that kubelet is given to take our plugin before the Node says that it has not yet.
 _REGISTRATION_GRACE = 4.0
+#: Seconds between looks whether everything was read once.
+_STARTING = 0.25
 
 log = structlog.get_logger()
 
@@ -109,15 +111,17 @@ class Agent:
         """Go round until `stop` is set."""
         while not stop.is_set():
             self._wake.clear()
-            began = self._clock()
+            began, pause = self._clock(), self._interval
             try:
                 if self.round():
                     self.finished_at = self._clock()
                     self._parts.metrics.rounds.observe(self.finished_at - began)
+                else:
+                    pause = _STARTING
             except KubeError as error:
                 self._parts.metrics.failures.inc()
                 log.warning("node not updated", **{ERROR: str(error)})
-            self._wake.wait(self._interval)
+            self._wake.wait(pause)
 
     def round(self) -> bool:
         """Do one round; returns False while too little is known to decide anything."""
@@ -129,8 +133,8 @@ class Agent:
         decision = decide(observed.observation)
         self._act(decision, observed.observation, reading.inventory, node)
         self._note(decision)
-        if decision.remove_stale_zero:
-            parts.publisher.remove_zeros(node, [n for n, c in gpu_capacity(node).items() if c == 0])
+        if decision.remove_stale:
+            parts.publisher.remove_stale(node, sorted(gpu_capacity(node)))
         if not self._wait_for_kubelet(decision):
             self._publish(node, decision, reading.inventory, observed.in_use)
         return True

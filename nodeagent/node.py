@@ -77,9 +77,9 @@ def allocatable(node: OwnNode) -> int:
 
 
 def removal_of(names: Iterable[str], node: OwnNode) -> list[dict[str, Any]]:
-    """Return the JSON patch that takes zeros of these resources out of node status.
+    """Return the JSON patch that takes these resources out of node status.
 
-    Each removal is guarded by a test, so that a plugin that registers meanwhile keeps its count.
+    Each removal is guarded by a test, so that a count that changed meanwhile stays.
     """
     patch: list[dict[str, Any]] = []
     for field in ("capacity", "allocatable"):

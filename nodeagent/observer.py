@@ -25,7 +25,7 @@ from nodeagent.node import (
     is_served_resource,
     published_path,
 )
-from nodeagent.path import Observation, OwnPlugin
+from nodeagent.path import Observation
 from nodeagent.podresources.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from nodeagent.podresources.client import Holder, PodResources, PodResourcesError, Resources
 from nodeagent.pods import NodePods
@@ -83,15 +83,15 @@ class Observer:
         checkpoint, readable = self._checkpoint()
         held = _held(resources, checkpoint)
         capacity = gpu_capacity(node)
-        serving = OwnPlugin.SERVING in (before.own, own.own)
+        heard = before.heard or own.heard
         foreign = self._foreign.serves(
             sockets,
             given_by_kubelet=_gives_out(resources, node),
-            own_serving=serving,
+            own_heard=heard,
             chosen_ns=max(before.chosen_ns, own.chosen_ns),
             now=now,
         )
-        if serving or any(capacity.values()):
+        if heard or any(capacity.values()):
             self._active_at = now
         published = published_path(node)
         self._history.note(published, now=now)
@@ -170,14 +170,18 @@ class Observer:
 
 @dataclass(slots=True)
 class _History:
-    """Since when the Node has not shown a path; what was before this process counts as just now."""
+    """Since when the Node has not shown a path.
+
+    What it showed before this process is not known. Between two paths it may have been any a
+    moment ago; a path in force has been so for long enough.
+    """
 
     last: dict[Path, float] = field(default_factory=dict)
     begun: bool = False
 
     def note(self, published: Path | None, *, now: float) -> None:
         if published is not None:
-            if not self.begun:
+            if not self.begun and published in (Path.SETTLING, Path.DRAINING):
                 self.last = dict.fromkeys(Path, now)
             self.last[published] = now
         self.begun = True

@@ -86,8 +86,9 @@ class Decision:
     reason: str
     #: Our own plugin shall serve kubelet.
     register: bool = False
-    #: The resource shall be removed from node status.
-    remove_stale_zero: bool = False
+    #: The resource shall be removed from node status: kubelet admits nobody against a zero, and
+    #: against any other number without giving out a device.
+    remove_stale: bool = False
 
 
 def decide(o: Observation) -> Decision:
@@ -166,17 +167,13 @@ def _annotation(o: Observation, why: str) -> Decision:
         return _settling(
             "kubelet remembers a device plugin that is gone, for 5 minutes after it stopped"
         )
-    if o.capacity:
-        return _settling(
-            f"node status says {GPU_RESOURCE}={o.capacity}, which no device plugin serves: "
-            "remove it from the status"
-        )
-    if o.capacity == 0:
+    if o.capacity is not None:
         return Decision(
             path=Path.SETTLING,
             cause=Cause.SETTLING,
-            reason=f"removing {GPU_RESOURCE}=0, left in node status by a device plugin",
-            remove_stale_zero=True,
+            reason=f"removing {GPU_RESOURCE}={o.capacity} from node status: no device plugin serves"
+            " it any more",
+            remove_stale=True,
         )
     return Decision(path=Path.ANNOTATION, cause=Cause.ANNOTATIONS, reason=why)
 

@@ -121,33 +121,36 @@ class Publisher:
         self._path = f"/api/v1/nodes/{node_name}"
         self._clock = clock
         self._wall_clock = wall_clock
-        self._sent: dict[str, tuple[Any, float]] = {}
+        self._sent: dict[str, tuple[object, object, float]] = {}
         self.writes = 0
 
     def publish(self, node: OwnNode, wanted: Wanted) -> None:
         """Make the Node say what is wanted, with as few writes as possible."""
         todo = plan(node, wanted, now=self._wall_clock())
-        if todo.metadata is not None and self._is_new("metadata", todo.metadata):
+        metadata = (node.metadata.annotations, node.metadata.labels)
+        if todo.metadata is not None and self._is_new("metadata", todo.metadata, metadata):
             self._client.apply(self._path, todo.metadata, field_manager=FIELD_MANAGER, force=True)
             log.info("node updated", annotations=sorted(todo.metadata["metadata"]["annotations"]))
-        if todo.leftovers is not None and self._is_new("leftovers", todo.leftovers):
+        if todo.leftovers is not None and self._is_new("leftovers", todo.leftovers, metadata):
             self._client.patch(self._path, todo.leftovers, content_type=MERGE_PATCH)
-        if todo.status is not None and self._is_new("status", _timeless(todo.status)):
+        condition = condition_of(node, PATH_CONDITION)
+        if todo.status is not None and self._is_new("status", wanted.condition, condition):
             status = f"{self._path}/status"
             self._client.apply(status, todo.status, field_manager=FIELD_MANAGER, force=True)
 
-    def remove_zeros(self, node: OwnNode, names: list[str]) -> None:
-        """Remove resources whose count is zero from node status."""
+    def remove_stale(self, node: OwnNode, names: list[str]) -> None:
+        """Remove resources that nobody serves from node status."""
         patch = removal_of(names, node)
-        if patch and self._is_new("zeros", patch):
+        if patch and self._is_new("stale", patch, node.metadata.resource_version):
             self._client.patch(f"{self._path}/status", patch, content_type=JSON_PATCH)
-            log.info("stale zero removed from node status", resources=names)
+            log.info("stale capacity removed from node status", resources=names)
 
-    def _is_new(self, kind: str, body: Any) -> bool:
-        sent, at = self._sent.get(kind, (None, 0.0))
-        if sent == body and self._clock() - at < _SETTLE:
+    def _is_new(self, kind: str, change: object, seen: object) -> bool:
+        """Tell whether to send a change: not when it was sent a moment ago on the same sight."""
+        sent, sight, at = self._sent.get(kind, (None, None, 0.0))
+        if (sent, sight) == (change, seen) and self._clock() - at < _SETTLE:
             return False
-        self._sent[kind] = (body, self._clock())
+        self._sent[kind] = (change, seen, self._clock())
         self.writes += 1
         return True
 
@@ -201,9 +204,3 @@ def _identity(node: OwnNode) -> dict[str, Any]:
     # With the UID the API server refuses, rather than creates, where the Node is gone.
     metadata = {"name": node.metadata.name, "uid": node.metadata.uid}
     return {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
-
-
-def _timeless(body: dict[str, Any]) -> Any:
-    """Leave out the times, which alone make two writes of one condition different."""
-    conditions = body.get("status", {}).get("conditions", [])
-    return [(c["status"], c["reason"], c["message"]) for c in conditions]

@@ -55,26 +55,30 @@ class ForeignPlugin:
     def __init__(self) -> None:
         self._silent_since: float | None = None
         self._known: frozenset[str] = frozenset()
+        self._dead: frozenset[tuple[str, int]] = frozenset()
 
     def serves(
         self,
         sockets: Iterable[PluginSocket],
         *,
         given_by_kubelet: bool,
-        own_serving: bool,
+        own_heard: bool,
         chosen_ns: int,
         now: float,
     ) -> bool:
         """Tell whether the plugin that kubelet asks for GPUs now is alive and not ours.
 
-        `given_by_kubelet`: kubelet has healthy GPUs to give out. `own_serving`: it listens to us.
+        `given_by_kubelet`: kubelet has healthy GPUs to give out. `own_heard`: it listens to us.
         `chosen_ns`: when kubelet last showed that it had chosen us. `now`: monotonic seconds.
         """
-        candidates = self._candidates(sockets)
+        candidates = [s for s in self._candidates(sockets) if _key(s) not in self._dead]
+        if not given_by_kubelet:
+            # Kubelet lost whoever served: what does not answer now will not come back by itself.
+            self._dead |= {_key(socket) for socket in candidates if not socket.answers}
         if not given_by_kubelet or not candidates:
             self._silent_since = None
             return False
-        if own_serving:
+        if own_heard:
             # The plugin that registers last is the one that kubelet asks.
             return any(
                 socket.answers and socket.changed_ns > chosen_ns and self._is_gpu_plugin(socket)
@@ -95,6 +99,10 @@ class ForeignPlugin:
 
     def _is_gpu_plugin(self, socket: PluginSocket) -> bool:
         return _NVIDIA in socket.name or socket.name in self._known
+
+
+def _key(socket: PluginSocket) -> tuple[str, int]:
+    return socket.name, socket.changed_ns
 
 
 def _is_foreign(name: str) -> bool:

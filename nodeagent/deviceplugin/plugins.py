@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
@@ -28,6 +28,8 @@ class Status:
 
     own: OwnPlugin = OwnPlugin.IDLE
     error: str = ""
+    #: Kubelet holds a stream of ours now, which `own` may show a little later.
+    heard: bool = False
     #: `time.time_ns()` of the last sign that kubelet had chosen us: registration or allocation.
     chosen_ns: int = 0
 
@@ -41,8 +43,8 @@ class _Mode(Enum):
 class PluginSet:
     """Runs the plugins; the methods may be called from any thread.
 
-    `on_change` is called, on the thread of `run`, when kubelet started or stopped to listen to us
-    or its registration socket changed.
+    `on_change` is called, on the thread of `run`, when kubelet started or stopped to listen to us,
+    or asked us for devices.
     """
 
     def __init__(
@@ -93,20 +95,20 @@ class PluginSet:
     def status(self) -> Status:
         """Return how far the plugins have come; a refusal lasts until kubelet restarts."""
         with self._lock:
+            status, mode = self._status, self._mode
             refused = self._refused_by is not None
             refused = refused and self._refused_by == stamp(self._folder / KUBELET_SOCKET)
-            if self._mode is not _Mode.SERVE and refused:
-                return Status(own=OwnPlugin.REFUSED, error=self._status.error)
-            return self._status
+        if mode is not _Mode.SERVE:
+            return Status(own=OwnPlugin.REFUSED, error=status.error) if refused else status
+        registrars = list(self._registrars.values())
+        return replace(status, heard=any(r.service.heard() for r in registrars))
 
     def run(self, stop: threading.Event) -> None:
         """Keep the plugins as they were asked to be until `stop` is set, then end them."""
-        kubelet = stamp(self._folder / KUBELET_SOCKET)
         while not stop.is_set():
-            before, seen = self._status.own, kubelet
+            before = self._status
             self._step()
-            kubelet = stamp(self._folder / KUBELET_SOCKET)
-            if self._status.own is not before or kubelet != seen:
+            if self._status != before:
                 self._on_change()
             self._woken.wait(_TICK)
             self._woken.clear()
@@ -134,7 +136,11 @@ class PluginSet:
         registrar = self._registrars.get(resource)
         if registrar is None:
             registrar = self._registrars[resource] = Registrar(
-                self._folder, offer, handover=self._handover, patience=self._patience
+                self._folder,
+                offer,
+                handover=self._handover,
+                patience=self._patience,
+                on_change=self._woken.set,
             )
         registrar.service.update(offer)
         registrar.step()

@@ -80,14 +80,14 @@ class Registrar:
         *,
         handover: Callable[[], Handover],
         patience: float,
-        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[], None],
     ) -> None:
         self.resource = offer.resource
-        self.service = PluginService(offer, handover=handover)
+        self.service = PluginService(offer, handover=handover, on_change=on_change)
         self._kubelet = folder / KUBELET_SOCKET
         self._server = PluginServer(self.service, folder / socket_name(offer.resource))
         self._patience = patience
-        self._clock = clock
+        self._clock = time.monotonic
         self._backoff = Backoff(first=0.5, cap=10.0)
         self._registered_with: Stamp | None = None
         self._registered_at = 0.0

@@ -72,11 +72,15 @@ class PluginService:
     """The gRPC methods. Kubelet may call them from several threads at once.
 
     Every ListAndWatch stream belongs to the registration (a number) during which it was opened:
-    only a stream of the present one shows that kubelet listens to us.
+    only a stream of the present one shows that kubelet listens to us. `on_change` is called when a
+    stream begins or ends, and after an allocation.
     """
 
-    def __init__(self, offer: Offer, *, handover: Callable[[], Handover]) -> None:
+    def __init__(
+        self, offer: Offer, *, handover: Callable[[], Handover], on_change: Callable[[], None]
+    ) -> None:
         self._handover = handover
+        self._on_change = on_change
         self._changed = threading.Condition()  # guards all below
         self._offer = offer
         self._version = 0
@@ -147,6 +151,7 @@ class PluginService:
         except UnknownDevice as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         self.last_used_ns = time.time_ns()
+        self._on_change()
         for asked, answer in zip(request.container_requests, answers, strict=True):
             log.info(
                 "devices allocated", **{GPUS: list(asked.devices_ids)}, cdi=bool(answer.cdi_devices)
@@ -197,12 +202,14 @@ class PluginService:
             self._streams = [s for s in self._streams if s.open] + [stream]
         if not context.add_callback(lambda: self._close(stream)):
             self._close(stream)  # it ended before we could ask to be told
+        self._on_change()
         return stream
 
     def _close(self, stream: _Stream) -> None:
         with self._changed:
             stream.open = False
             self._changed.notify_all()
+        self._on_change()
 
     def _next(self, stream: _Stream, sent: int) -> tuple[int, Offer] | None:
         with self._changed:

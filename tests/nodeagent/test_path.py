@@ -207,9 +207,9 @@ CASES = [
         Path.SETTLING, Cause.SETTLING, remove=True,
     ),
     Case(
-        "a capacity that nobody serves is not ours to remove",
+        "a count that nobody serves, as after kubelet lost its checkpoint",
         replace(NODE, plugin_allowed=False, capacity=8),
-        Path.SETTLING, Cause.SETTLING,
+        Path.SETTLING, Cause.SETTLING, remove=True,
     ),
 ]  # fmt: skip
 
@@ -222,7 +222,7 @@ def test_the_path_is(case: Case) -> None:
         cause=case.cause,
         reason=decision.reason,
         register=case.register,
-        remove_stale_zero=case.remove,
+        remove_stale=case.remove,
     )
     assert decision.reason
 
@@ -284,10 +284,10 @@ def test_a_plugin_is_the_path_only_when_kubelet_listens_to_one(o: Observation) -
 
 
 @given(OBSERVATIONS)
-def test_only_a_zero_that_sticks_is_removed(o: Observation) -> None:
-    if decide(o).remove_stale_zero:
-        assert o.capacity == 0
-        assert not o.remembered
+def test_only_what_stays_away_is_removed(o: Observation) -> None:
+    if decide(o).remove_stale:
+        assert o.capacity is not None
+        assert not any((o.remembered, o.holders, o.foreign))
         assert not decide(o).register
 
 

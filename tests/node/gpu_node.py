@@ -1,0 +1,250 @@
+"""The real node with simulated GPUs and an agent, as the tests of this folder handle it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpus.model import ResourceName
+from localcluster.cluster import LocalCluster
+from localcluster.nvml.install import install
+from localcluster.stack import KubeletFolders, Stack
+from localcluster.waiting import until
+from nodeagent.podresources.client import PodResources
+
+Object = dict[str, Any]
+
+NODE = "node1"
+GPU = "nvidia.com/gpu"
+CHECKPOINT = "kubelet_internal_checkpoint"
+#: Seconds for what involves kubelet's status updates.
+PATIENCE = 60.0
+_PODS = "/api/v1/namespaces/default/pods"
+_NODE = f"/api/v1/nodes/{NODE}"
+_IMAGE = "gpudetour.local/cuda:1"
+_OURS = {"gpudetour.io/gpu": "true"}
+_EXTENDER = "system:serviceaccount:gpudetour-system:gpudetour-extender"
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/gpudetour-system/leases"
+
+
+class GpuNode:
+    """`node1` with two GPUs; every test finds it without plugin, pods and agent."""
+
+    def __init__(self, cluster: LocalCluster, stack: Stack, driver_root: Path) -> None:
+        self.cluster = cluster
+        self.stack = stack
+        self.driver_root = driver_root
+        self.machine = install(driver_root, "2x-rtx-4090", node=NODE)
+        devices = driver_root / "dev"
+        devices.mkdir()
+        for name in ("nvidia0", "nvidia1", "nvidiactl"):
+            # The null device: something that a runtime passes on and that does nothing.
+            os.mknod(devices / name, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+    @property
+    def plugins(self) -> Path:
+        """Kubelet's plugin folder."""
+        return self.cluster.node.device_plugins
+
+    @property
+    def uuids(self) -> set[str]:
+        return set(self.machine.uuids)
+
+    # The agent
+
+    def start_agent(self) -> None:
+        folders = KubeletFolders(
+            root=self.cluster.node.pod_resources_socket.parent.parent,
+            device_plugins=self.plugins,
+            cdi=self.cluster.node.cdi,
+        )
+        self.stack.start_agent(NODE, self.driver_root, kubelet=folders)
+
+    def stop_agent(self) -> None:
+        self.cluster.processes.stop(f"agent-{NODE}")
+
+    # The Node
+
+    def node(self) -> Object:
+        return self.cluster.api.get(_NODE)
+
+    def node_when(
+        self, predicate: Callable[[Object], bool], *, timeout: float = PATIENCE
+    ) -> Object:
+        return self.cluster.wait_for(_NODE, predicate, timeout=timeout)
+
+    def path_is(self, path: str, cause: str, *, timeout: float = PATIENCE) -> Object:
+        """Wait until the Node shows a path, and its condition the cause."""
+        return self.node_when(
+            lambda node: (path_of(node), condition(node).get("reason")) == (path, cause),
+            timeout=timeout,
+        )
+
+    def offers(self, count: int | None, *, timeout: float = PATIENCE) -> Object:
+        """Wait until kubelet offers so many GPUs; None: until node status does not name them."""
+        wanted = None if count is None else str(count)
+        return self.node_when(
+            lambda node: node["status"]["allocatable"].get(GPU) == wanted, timeout=timeout
+        )
+
+    def gives_out(self, count: int) -> None:
+        """Wait until kubelet itself, which is ahead of node status, has so many healthy GPUs."""
+        kubelet = PodResources(self.cluster.node.pod_resources_socket.parent.parent)
+        resource = ResourceName(GPU)
+        until(
+            lambda: len(kubelet.read().healthy.get(resource, ())) == count,
+            timeout=PATIENCE,
+            what=f"{count} GPUs that kubelet gives out",
+        )
+
+    def checkpoint_written(self) -> int:
+        """When kubelet last wrote its checkpoint, which it does for every list of a plugin."""
+        return (self.plugins / CHECKPOINT).stat().st_mtime_ns
+
+    def label(self, labels: Mapping[str, str | None]) -> None:
+        self.cluster.api.patch(_NODE, {"metadata": {"labels": dict(labels)}})
+
+    # Pods
+
+    def create_pod(
+        self, name: str, *, command: list[str] | None = None, devices: Sequence[str] = ()
+    ) -> Object:
+        """Create a pod that asks for one GPU, and place it as the extender does.
+
+        It prints its environment and waits, or runs `command`. `devices` are those assigned to it
+        on the annotation path; on the plugin path kubelet chooses.
+        """
+        pod = self.cluster.api.create(_PODS, _gpu_pod(name, command))
+        containers = {"main": list(devices)} if devices else {}
+        assigned = {"v": 1, "epoch": self._epoch(), "containers": containers}
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {
+                "name": name,
+                "labels": _OURS,
+                "annotations": {
+                    "gpudetour.io/assigned": json.dumps(assigned, separators=(",", ":"))
+                },
+            },
+            "target": {"kind": "Node", "name": NODE},
+        }
+        raw = ["create", "--raw", f"{_PODS}/{name}/binding", "-f", "-", f"--as={_EXTENDER}"]
+        self.cluster.kubectl(*raw, stdin=json.dumps(binding))
+        return pod
+
+    def pod(self, name: str) -> Object:
+        return self.cluster.api.get(f"{_PODS}/{name}")
+
+    def running(self, name: str) -> Object:
+        """Wait until a pod runs; its failure is told at once."""
+
+        def settled(pod: Object) -> bool:
+            return pod["status"].get("phase") == "Failed" or is_running(pod)
+
+        pod = self.cluster.wait_for(f"{_PODS}/{name}", settled, timeout=PATIENCE)
+        assert is_running(pod), pod["status"]
+        return pod
+
+    def environment(self, name: str) -> dict[str, str]:
+        """The environment that a running container printed, sorted."""
+        text = self.output(name, until_seen="PATH=")
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def output(self, name: str, *, until_seen: str) -> str:
+        """What a container printed, once that has been seen."""
+
+        def printed() -> str | None:
+            text = self.cluster.kubectl("logs", name, check=False)
+            return text if until_seen in text else None
+
+        return until(printed, timeout=PATIENCE, what=f"{until_seen!r} in the output of {name}")
+
+    def delete_pod(self, name: str) -> None:
+        self.cluster.kubectl("delete", "pod", name, "--grace-period=1", "--wait=true")
+
+    def _epoch(self) -> int:
+        """The epoch that the fence lets through, of a Lease that is made where none is."""
+        name = "gpudetour-extender"
+        leases = {
+            lease["metadata"]["name"]: lease for lease in self.cluster.api.get(_LEASES)["items"]
+        }
+        if name not in leases:
+            lease = {"metadata": {"name": name}, "spec": {"leaseTransitions": 1}}
+            leases[name] = self.cluster.api.create(_LEASES, lease)
+        return int(leases[name]["spec"]["leaseTransitions"])
+
+    # Back to the start
+
+    def reset(self) -> None:
+        """Take pods, agent and wishes away, and let kubelet and the Node forget every plugin."""
+        self.cluster.kubectl("delete", "pods", "--all", "--grace-period=1", "--wait=true")
+        self.stop_agent()
+        self.forget_plugins()
+        node = self.node()
+        names = [name for name in annotations_of(node) if "gpudetour.io/" in name]
+        metadata = {"labels": {"gpudetour.io/path": None}, "annotations": dict.fromkeys(names)}
+        self.cluster.api.patch(_NODE, {"metadata": metadata})
+        if GPU in node["status"]["capacity"]:
+            gone = {"status": {field: {GPU: None} for field in ("capacity", "allocatable")}}
+            self.cluster.api.patch(f"{_NODE}/status", gone)
+
+    def forget_plugins(self) -> None:
+        """What an admin of an empty node does instead of waiting five minutes."""
+        self.cluster.node.stop_kubelet()
+        (self.plugins / CHECKPOINT).unlink(missing_ok=True)
+        self.cluster.node.start_kubelet()
+
+
+def _gpu_pod(name: str, command: list[str] | None) -> Object:
+    """A pod that the webhook has seen, and that waits for a Binding."""
+    container: Object = {
+        "name": "main",
+        "image": _IMAGE,
+        "imagePullPolicy": "Never",
+        "resources": {"limits": {GPU: 1}},
+    }
+    if command is not None:
+        container["command"] = command
+    return {
+        "metadata": {"name": name, "labels": _OURS},
+        "spec": {
+            "containers": [container],
+            "automountServiceAccountToken": False,
+            "restartPolicy": "Always" if command is None else "Never",
+            "schedulerName": "nobody",
+        },
+    }
+
+
+def annotations_of(item: Object) -> dict[str, str]:
+    return item["metadata"].get("annotations") or {}
+
+
+def path_of(node: Object) -> str | None:
+    return annotations_of(node).get("gpudetour.io/path")
+
+
+def holders(node: Object) -> dict[str, str]:
+    """Device to pod UID, as the agent observed."""
+    text = annotations_of(node).get("gpudetour.io/in-use", '{"holders":{}}')
+    return dict(json.loads(text)["holders"])
+
+
+def condition(node: Object) -> Object:
+    found = (c for c in node["status"]["conditions"] if c["type"] == "GPUPathHealthy")
+    return next(found, {})
+
+
+def is_running(pod: Object) -> bool:
+    statuses = pod["status"].get("containerStatuses") or [{}]
+    return all("running" in (status.get("state") or {}) for status in statuses)
+
+
+def containers(pod: Object) -> list[tuple[str, int]]:
+    """What must not change while a pod runs undisturbed."""
+    return [(s["containerID"], s["restartCount"]) for s in pod["status"]["containerStatuses"]]
