@@ -31,7 +31,7 @@ from nodeagent.inventory.events import XidEvent, XidWatcher
 from nodeagent.inventory.nvml import NvmlSource
 from nodeagent.inventory.watchdog import WatchedSource
 from nodeagent.metrics import Metrics
-from nodeagent.node import OwnNode, owner
+from nodeagent.node import FIELD_MANAGER, OwnNode, owner
 from nodeagent.observer import Observer
 from nodeagent.podresources.client import PodResources
 from nodeagent.pods import NodePods
@@ -74,76 +74,29 @@ def run(settings: Settings) -> None:
     client = Client(connect(settings.kubeconfig))
     registry = new_registry("node-agent")
     wake = threading.Event()
-
-    view = NodeView(wake.set)
-    nodes: Reflector[OwnNode] = Reflector(
-        client,
-        "/api/v1/nodes",
-        type=OwnNode,
-        params={"fieldSelector": f"metadata.name={settings.node_name}"},
-        on_event=view.on_event,
-    )
-    pods = NodePods(wake.set)
-    pod_watch: Reflector[Pod] = Reflector(
-        client,
-        "/api/v1/pods",
-        type=Pod,
-        params={
-            "fieldSelector": f"spec.nodeName={settings.node_name}",
-            "labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}",
-        },
-        on_event=pods.on_event,
-    )
-    events = EventRecorder(client, component="gpudetour-node-agent", instance=settings.node_name)
-    heartbeat = Heartbeat(
-        client,
-        namespace=settings.namespace,
-        name=settings.node_name,
-        identity=settings.node_name,
-        owner=lambda: _owner(view, settings.node_name),
-    )
-
-    source = NvmlSource(Path(settings.driver_root))
-    watched = WatchedSource(source, deadline=_READ_DEADLINE, now=lambda: datetime.now(UTC))
-    reader = InventoryReader(watched, interval=settings.interval, on_change=wake.set)
-
-    def on_xid(event: XidEvent) -> None:
-        source.report(event)
-        reader.wake()
-
-    plugin_folder = Path(settings.device_plugin_dir)
+    watches = _Watches(client, settings, on_change=wake.set)
+    gpus = _Gpus(settings, on_change=wake.set)
     handover = HandoverCell()
     plugins = PluginSet(
-        plugin_folder,
+        Path(settings.device_plugin_dir),
         handover=handover,
         patience=settings.registration_patience,
         on_change=wake.set,
     )
-    agent = Agent(
-        Parts(
-            view=view,
-            reader=reader,
-            observer=Observer(
-                plugin_folder,
-                PodResources(Path(settings.kubelet_dir)),
-                pods,
-                plugin_allowed=settings.plugin_allowed(),
-                patience=settings.registration_patience,
-            ),
-            plugins=plugins,
-            cdi=CdiSpec(Path(settings.cdi_dir), settings.roots()),
-            publisher=Publisher(client, settings.node_name),
-            events=events,
-            metrics=Metrics(registry),
-            known=lambda: all(
-                event.is_set() for event in (nodes.synced, pod_watch.synced, reader.tried)
-            ),
-            device_list=_device_list(settings),
-        ),
-        handover=handover,
-        wake=wake,
-        interval=settings.interval,
+    events = EventRecorder(client, component=FIELD_MANAGER, instance=settings.node_name)
+    parts = Parts(
+        view=watches.view,
+        reader=gpus.reader,
+        observer=_observer(settings, watches.pods),
+        plugins=plugins,
+        cdi=CdiSpec(Path(settings.cdi_dir), settings.roots()),
+        publisher=Publisher(client, settings.node_name),
+        events=events,
+        metrics=Metrics(registry),
+        known=lambda: watches.synced() and gpus.reader.tried.is_set(),
+        device_list=_device_list(settings),
     )
+    agent = Agent(parts, handover=handover, wake=wake, interval=settings.interval)
     side_port = SidePort(
         settings.side_host,
         settings.side_port,
@@ -151,18 +104,91 @@ def run(settings: Settings) -> None:
         ready=lambda: _not_ready(agent, time.monotonic()),
     )
     side_port.start()
-    lifecycle.spawn("node", nodes.run, wake=nodes.close)
-    lifecycle.spawn("pods", pod_watch.run, wake=pod_watch.close)
-    lifecycle.spawn("inventory", reader.run, wake=reader.wake)
-    lifecycle.spawn("xid", XidWatcher(source.session, on_xid).run)
+    watches.spawn(lifecycle)
+    gpus.spawn(lifecycle)
+    sockets = SocketWatch(Path(settings.device_plugin_dir), wake.set)
+    lifecycle.spawn("sockets", sockets.run)
     lifecycle.spawn("device-plugins", plugins.run, wake=plugins.wake)
-    lifecycle.spawn("sockets", SocketWatch(plugin_folder, wake.set).run)
     lifecycle.spawn("events", events.run)
-    lifecycle.spawn("heartbeat", heartbeat.run)
+    lifecycle.spawn("heartbeat", _heartbeat(client, settings, watches.view).run)
     lifecycle.spawn("agent", agent.run, wake=wake.set)
     lifecycle.wait()
     lifecycle.shutdown()
     side_port.stop()
+
+
+class _Watches:
+    """The own Node and its GPU pods, as the API server tells of them."""
+
+    def __init__(
+        self, client: Client, settings: Settings, *, on_change: Callable[[], None]
+    ) -> None:
+        self.view = NodeView(on_change)
+        self.pods = NodePods(on_change)
+        self._nodes: Reflector[OwnNode] = Reflector(
+            client,
+            "/api/v1/nodes",
+            type=OwnNode,
+            params={"fieldSelector": f"metadata.name={settings.node_name}"},
+            on_event=self.view.on_event,
+        )
+        self._pods: Reflector[Pod] = Reflector(
+            client,
+            "/api/v1/pods",
+            type=Pod,
+            params={
+                "fieldSelector": f"spec.nodeName={settings.node_name}",
+                "labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}",
+            },
+            on_event=self.pods.on_event,
+        )
+
+    def synced(self) -> bool:
+        return self._nodes.synced.is_set() and self._pods.synced.is_set()
+
+    def spawn(self, lifecycle: Lifecycle) -> None:
+        lifecycle.spawn("node", self._nodes.run, wake=self._nodes.close)
+        lifecycle.spawn("pods", self._pods.run, wake=self._pods.close)
+
+
+class _Gpus:
+    """The GPUs, as NVML tells of them."""
+
+    def __init__(self, settings: Settings, *, on_change: Callable[[], None]) -> None:
+        self._source = NvmlSource(Path(settings.driver_root))
+        self._xids = XidWatcher(self._source.session, self._on_xid)
+        watched = WatchedSource(
+            self._source, deadline=_READ_DEADLINE, now=lambda: datetime.now(UTC)
+        )
+        self.reader = InventoryReader(watched, interval=settings.interval, on_change=on_change)
+
+    def spawn(self, lifecycle: Lifecycle) -> None:
+        lifecycle.spawn("inventory", self.reader.run, wake=self.reader.wake)
+        lifecycle.spawn("xid", self._xids.run)
+
+    def _on_xid(self, event: XidEvent) -> None:
+        self._source.report(event)
+        self.reader.wake()
+
+
+def _observer(settings: Settings, pods: NodePods) -> Observer:
+    return Observer(
+        Path(settings.device_plugin_dir),
+        PodResources(Path(settings.kubelet_dir)),
+        pods,
+        plugin_allowed=settings.plugin_allowed(),
+        patience=settings.registration_patience,
+    )
+
+
+def _heartbeat(client: Client, settings: Settings, view: NodeView) -> Heartbeat:
+    return Heartbeat(
+        client,
+        namespace=settings.namespace,
+        name=settings.node_name,
+        identity=settings.node_name,
+        owner=lambda: _owner(view, settings.node_name),
+    )
 
 
 def _owner(view: NodeView, name: str) -> OwnerReference:

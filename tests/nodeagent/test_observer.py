@@ -1,0 +1,223 @@
+"""What is observed of kubelet, the Node and its pods becomes the input of the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path as FilePath
+
+import pytest
+
+from gpus.annotations import ASSIGNED, PATH, PATH_WISH_LABEL
+from gpus.model import Path
+from kube.objects import ObjectMeta, Pod, PodStatus
+from kube.watch import Event, EventKind
+from nodeagent.deviceplugin.plugins import Status
+from nodeagent.node import NodeMeta, NodeStatus, OwnNode
+from nodeagent.observer import REMEMBERED, Observed, Observer
+from nodeagent.path import OwnPlugin
+from nodeagent.podresources.client import PodResources
+from nodeagent.pods import NodePods, PodCounts
+from nodeagent.reader import Reading
+from tests.fakes.foreign_plugin import Foreign
+from tests.fakes.kubelet import FakeKubelet, Held
+from tests.nodeagent.plugin_parts import GPU, node, running
+
+IDLE = Status()
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class _Setting:
+    """An observer of a kubelet in two folders, with a clock that stands still."""
+
+    def __init__(self, folder: FilePath, root: FilePath) -> None:
+        self.clock = _Clock()
+        self.pods = NodePods(lambda: None)
+        self.observer = Observer(
+            folder,
+            PodResources(root),
+            self.pods,
+            plugin_allowed=True,
+            patience=60,
+            clock=self.clock,
+        )
+
+    def __call__(
+        self,
+        own_node: OwnNode | None = None,
+        *,
+        reading: Reading | None = None,
+        plugin: Callable[[], Status] = lambda: IDLE,
+    ) -> Observed:
+        reading = reading or Reading(inventory=node(2), error="")
+        return self.observer.observe(own_node or _node(), reading, plugin)
+
+
+@pytest.fixture
+def observe(kubelet: FakeKubelet) -> _Setting:
+    return _Setting(kubelet.folder, kubelet.root)
+
+
+def _node(
+    path: str | None = None,
+    *,
+    capacity: dict[str, str] | None = None,
+    labels: dict[str, str] | None = None,
+) -> OwnNode:
+    annotations = {PATH: path} if path else None
+    return OwnNode(
+        metadata=NodeMeta(name="n", uid="u", annotations=annotations, labels=labels),
+        status=NodeStatus(capacity=dict(capacity or {}), allocatable=dict(capacity or {})),
+    )
+
+
+def _pod(uid: str, *, assigned: str | None = None, phase: str = "Running") -> Pod:
+    annotations = {ASSIGNED: assigned} if assigned is not None else None
+    meta = ObjectMeta(name=f"pod-{uid}", namespace="ns", uid=uid, annotations=annotations)
+    return Pod(metadata=meta, status=PodStatus(phase=phase))
+
+
+def test_an_empty_node_with_a_kubelet(observe: _Setting) -> None:
+    seen = observe().observation
+    assert (seen.devices, seen.kubelet, seen.foreign, seen.holders) == (2, True, False, 0)
+    assert (seen.capacity, seen.remembered, seen.published) == (None, False, None)
+    assert seen.since_annotation == seen.since_plugin == float("inf")
+
+
+def test_a_foreign_plugin_and_what_it_leaves_behind(
+    kubelet: FakeKubelet, observe: _Setting
+) -> None:
+    kubelet.held = [Held(resource=GPU, device="GPU-1", namespace="ns", pod="p", uid="u1")]
+    with Foreign(kubelet.folder, ["GPU-0", "GPU-1"]):
+        kubelet.until(lambda: len(kubelet.healthy(GPU)) == 2)
+        seen = observe(_node(capacity={GPU: "2"}))
+        assert seen.observation.foreign
+        assert seen.in_use == {"GPU-1": "u1"}
+    kubelet.until(lambda: not kubelet.healthy(GPU))
+    seen = observe(_node(capacity={GPU: "2"}))
+    assert not seen.observation.foreign
+    assert (seen.observation.holders, seen.observation.remembered) == (1, True)
+    assert seen.observation.capacity == 2
+    assert seen.in_use == {"GPU-1": "u1"}
+
+
+def test_our_own_plugin_is_not_taken_for_a_foreign_one(
+    kubelet: FakeKubelet, observe: _Setting
+) -> None:
+    with running(kubelet.folder) as plugins:
+        plugins.serve(node(2))
+        kubelet.until(lambda: len(kubelet.healthy(GPU)) == 2)
+        with Foreign(kubelet.folder, [], resource="example.com/nvidia-nic"):
+            pass  # its socket stays behind, named as NVIDIA's are
+        seen = observe(plugin=plugins.status).observation
+        assert not seen.foreign
+        assert plugins.status().heard
+
+
+def test_replicas_are_held_as_the_gpu_that_they_share(
+    kubelet: FakeKubelet, observe: _Setting
+) -> None:
+    shared = [
+        Held(resource="nvidia.com/gpu.shared", device="GPU-1::3", namespace="ns", pod="p", uid="u")
+    ]
+    kubelet.held = shared
+    kubelet.write_checkpoint()
+    assert observe().in_use == {"GPU-1": "u"}
+
+
+def test_holders_without_an_answer_come_from_the_checkpoint(short_folder: FilePath) -> None:
+    kubelet = FakeKubelet(short_folder / "plugins")
+    kubelet.folder.mkdir()
+    kubelet.held = [Held(resource=GPU, device="GPU-0", namespace="ns", pod="p", uid="u1")]
+    kubelet.write_checkpoint()
+    seen = _Setting(kubelet.folder, kubelet.root)()
+    assert seen.in_use == {"GPU-0": "u1"}
+    assert seen.observation.holders == 1
+
+
+def test_a_holder_that_the_checkpoint_does_not_know_is_found_by_name(
+    kubelet: FakeKubelet, observe: _Setting
+) -> None:
+    kubelet.held = [Held(resource=GPU, device="GPU-0", namespace="ns", pod="pod-u7", uid="-")]
+    assert observe().in_use == {}
+    assert observe().observation.holders == 1
+    observe.pods.on_event(Event(EventKind.ADDED, _pod("u7")))
+    assert observe().in_use == {"GPU-0": "u7"}
+
+
+def test_an_unreadable_checkpoint_is_believed_to_remember_for_a_while(
+    kubelet: FakeKubelet, observe: _Setting
+) -> None:
+    (kubelet.folder / "kubelet_internal_checkpoint").write_text("{")
+    assert observe().observation.remembered
+    observe.clock.now += REMEMBERED
+    assert not observe().observation.remembered
+    assert observe(_node(capacity={GPU: "2"})).observation.remembered
+
+
+def test_a_kubelet_that_restarts_is_still_there_and_one_that_never_was_is_not(
+    kubelet: FakeKubelet, observe: _Setting, short_folder: FilePath
+) -> None:
+    assert observe().observation.kubelet
+    (kubelet.folder / "kubelet.sock").unlink()
+    assert observe().observation.kubelet
+    observe.clock.now += 60
+    assert not observe().observation.kubelet
+    assert not _Setting(short_folder / "no", short_folder / "no")().observation.kubelet
+
+
+def test_the_wish_of_the_admin_and_the_published_path(observe: _Setting) -> None:
+    asked = _node("plugin", labels={PATH_WISH_LABEL: "annotation"})
+    seen = observe(asked).observation
+    assert seen.annotation_asked
+    assert (seen.published, seen.since_plugin) == (Path.PLUGIN, 0)
+    assert not observe(_node(labels={PATH_WISH_LABEL: "plugin"})).observation.annotation_asked
+    assert observe(_node("nonsense")).observation.published is None
+
+
+def test_the_time_since_a_path_was_shown(observe: _Setting) -> None:
+    observe(_node("annotation"))
+    observe.clock.now += 2
+    observe(_node("draining"))
+    observe.clock.now += 3
+    seen = observe(_node("draining")).observation
+    assert (seen.since_annotation, seen.since_plugin) == (5, float("inf"))
+
+
+def test_after_a_restart_between_two_paths_both_may_have_just_been(observe: _Setting) -> None:
+    seen = observe(_node("draining")).observation
+    assert (seen.since_annotation, seen.since_plugin) == (0, 0)
+
+
+def test_live_pods_are_counted_by_their_path() -> None:
+    pods = NodePods(lambda: None)
+    for pod in (
+        _pod("a", assigned='{"v":1,"epoch":1,"containers":{"main":["GPU-0"]}}'),
+        _pod("b", assigned='{"v":1,"epoch":1,"containers":{}}'),
+        _pod("c"),
+        _pod("d", assigned="garbage"),
+        _pod("e", phase="Succeeded"),
+    ):
+        pods.on_event(Event(EventKind.ADDED, pod))
+    # What cannot be read might have been assigned devices.
+    assert pods.counts() == PodCounts(annotation=2, plugin=2)
+    pods.on_event(Event(EventKind.MODIFIED, _pod("d", phase="Failed")))
+    pods.on_event(Event(EventKind.DELETED, _pod("c")))
+    assert pods.counts() == PodCounts(annotation=1, plugin=1)
+
+
+def test_gpus_that_cannot_be_read_say_why(observe: _Setting) -> None:
+    seen = observe(reading=Reading(inventory=None, error="no driver")).observation
+    assert (seen.devices, seen.devices_missing) == (0, "no driver")
+
+
+def test_a_refusal_of_our_plugin_is_passed_on(observe: _Setting) -> None:
+    status = Status(own=OwnPlugin.REFUSED, error="no")
+    seen = observe(plugin=lambda: status).observation
+    assert (seen.own, seen.own_error) == (OwnPlugin.REFUSED, "no")
