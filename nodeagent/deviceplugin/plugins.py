@@ -14,8 +14,8 @@ from pathlib import Path
 
 from gpus.model import NodeInventory, ResourceName
 from nodeagent.deviceplugin.allocation import Handover
+from nodeagent.deviceplugin.devices import Offer, offers
 from nodeagent.deviceplugin.registration import KUBELET_SOCKET, Registrar, Stamp, stamp
-from nodeagent.deviceplugin.server import Offer, offers
 from nodeagent.path import OwnPlugin
 
 #: Seconds between looks at the sockets.

@@ -17,9 +17,9 @@ import structlog
 from gpus.model import ResourceName
 from kube.backoff import Backoff
 from nodeagent.deviceplugin.allocation import Handover
+from nodeagent.deviceplugin.devices import Offer
 from nodeagent.deviceplugin.server import (
     RESOURCE,
-    Offer,
     PluginServer,
     PluginService,
     options,

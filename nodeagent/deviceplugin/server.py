@@ -17,9 +17,10 @@ from typing import Any
 import grpc
 import structlog
 
-from gpus.model import DeviceId, Health, NodeInventory, ResourceName
+from gpus.model import DeviceId
 from gpus.topology import best_set
 from nodeagent.deviceplugin.allocation import Handover, UnknownDevice, allocate
+from nodeagent.deviceplugin.devices import Device, Offer
 from nodeagent.deviceplugin.v1beta1 import api_pb2, api_pb2_grpc
 from service.logs import GPUS
 
@@ -35,37 +36,6 @@ _LONGEST_PATH = 107
 _GRACE = 1.0
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """One entry of the list that kubelet is sent."""
-
-    id: DeviceId
-    healthy: bool
-    numa_node: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What a plugin serves: its devices, and the inventory that they are part of."""
-
-    resource: ResourceName
-    devices: tuple[Device, ...]
-    inventory: NodeInventory
-
-
-def offers(inventory: NodeInventory) -> dict[ResourceName, Offer]:
-    """Split an inventory by resource name; unhealthy GPUs are listed as such, not left out."""
-    devices: dict[ResourceName, list[Device]] = {}
-    for gpu, device, resource in inventory.devices():
-        healthy = gpu.health is Health.HEALTHY
-        entry = Device(id=device, healthy=healthy, numa_node=gpu.numa_node)
-        devices.setdefault(resource, []).append(entry)
-    return {
-        resource: Offer(resource=resource, devices=tuple(listed), inventory=inventory)
-        for resource, listed in devices.items()
-    }
 
 
 class PluginService:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from nodeagent.podresources.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from nodeagent.podresources.client import Holder, PodResources, PodResourcesError
 from tests.fakes.kubelet import FakeKubelet, Held
-from tests.nodeagent.plugin_parts import GPU, node, running
+from tests.nodeagent.plugin_parts import GPU, babbling, node, running
 
 HELD = [
     Held(resource=GPU, device="GPU-0", namespace="ns", pod="p", uid="u1"),
@@ -47,16 +45,10 @@ def test_no_kubelet_is_an_error_that_names_the_socket(short_folder: Path) -> Non
 
 
 def test_a_socket_that_speaks_another_language_is_an_error(short_folder: Path) -> None:
-    (short_folder / "pod-resources").mkdir()
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(short_folder / "pod-resources/kubelet.sock"))
-        server.listen()
-        answered = threading.Thread(target=_babble, args=(server,), daemon=True)
-        answered.start()
-        with pytest.raises(PodResourcesError):
-            PodResources(short_folder).read()
-        server.shutdown(socket.SHUT_RDWR)
-        answered.join(10)
+    resources = PodResources(short_folder)
+    resources.socket.parent.mkdir()
+    with babbling(resources.socket), pytest.raises(PodResourcesError):
+        resources.read()
 
 
 def test_no_checkpoint_is_no_memory(tmp_path: Path) -> None:
@@ -93,13 +85,3 @@ def test_an_empty_checkpoint_remembers_nothing(tmp_path: Path) -> None:
     data = {"Data": {"PodDeviceEntries": None, "RegisteredDevices": {}}, "Checksum": 1}
     (tmp_path / "kubelet_internal_checkpoint").write_text(json.dumps(data))
     assert read_checkpoint(tmp_path) == Checkpoint(held={})
-
-
-def _babble(server: socket.socket) -> None:
-    while True:
-        try:
-            connection, _ = server.accept()
-        except OSError:
-            return
-        with connection:
-            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")

@@ -14,7 +14,7 @@ from nodeagent.deviceplugin.plugins import PluginSet
 from nodeagent.path import OwnPlugin
 from tests.fakes.foreign_plugin import Foreign
 from tests.fakes.kubelet import FakeKubelet
-from tests.nodeagent.plugin_parts import GPU, node, running
+from tests.nodeagent.plugin_parts import GPU, babbling, node, running
 
 #: What the plugin of somebody else lists.
 THEIRS = ("GPU-0", "GPU-1", "GPU-2")
@@ -85,6 +85,19 @@ def test_a_stale_kubelet_socket_is_an_error_that_passes(short_folder: Path) -> N
     with running(kubelet.folder) as plugins:
         plugins.serve(node(2))
         _eventually(lambda: "UNAVAILABLE" in plugins.status().error)
+        with kubelet:
+            _serves_again(kubelet, plugins)
+
+
+def test_a_kubelet_socket_that_speaks_another_language_is_an_error_that_passes(
+    short_folder: Path,
+) -> None:
+    kubelet = FakeKubelet(short_folder / "plugins")
+    kubelet.folder.mkdir()
+    with babbling(kubelet.folder / "kubelet.sock"), running(kubelet.folder) as plugins:
+        plugins.serve(node(2))
+        _eventually(lambda: plugins.status().error != "")
+        assert plugins.status().own is OwnPlugin.STARTING
         with kubelet:
             _serves_again(kubelet, plugins)
 
