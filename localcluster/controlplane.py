@@ -71,6 +71,13 @@ class ControlPlane:
         )
         return ApiClient(self.server, ca_file=self.authority.certificate, credentials=admin)
 
+    def kubelet_api(self, port: int) -> ApiClient:
+        """A client for kubelet's own server, with the API server's identity."""
+        pki = self._layout.pki
+        pair = KeyPair(certificate=pki / "kubelet-client.crt", key=pki / "kubelet-client.key")
+        server = f"https://{_LOOPBACK}:{port}"
+        return ApiClient(server, ca_file=self.authority.certificate, credentials=pair)
+
     def kubeconfig_for(self, user: str, groups: Sequence[str] = (), *, target: Path) -> Path:
         """Write a kubeconfig with a client certificate for `user` in `groups`."""
         pair = self.authority.issue(target.stem, common_name=user, organizations=groups)

@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import urllib3
+
 from localcluster.api import ApiClient, ApiError, Object
 from localcluster.controlplane import ControlPlane
 from localcluster.files import write_atomically
@@ -110,6 +112,7 @@ class RealNode:
     def start_kubelet(self) -> None:
         """Start kubelet and return when it has reported itself ready and takes device plugins."""
         api = self._control_plane.api()
+        kubelet = self._control_plane.kubelet_api(self._port)
         try:
             before = _heartbeat(_node(api))
             if before is not None:
@@ -135,11 +138,13 @@ class RealNode:
                     _is_ready(node)
                     and _heartbeat(node) != before
                     and socket_answers(DEVICE_PLUGINS / "kubelet.sock")
+                    and _knows_its_pods(kubelet, api)
                 )
 
             self._processes.wait_ready("kubelet", ready, timeout=_PATIENCE)
         finally:
             api.close()
+            kubelet.close()
 
     def stop_kubelet(self) -> None:
         """Stop kubelet; containers go on running."""
@@ -246,6 +251,17 @@ def _node(api: ApiClient) -> Object:
         return api.get(f"/api/v1/nodes/{NAME}")
     except ApiError:
         return {}
+
+
+def _knows_its_pods(kubelet: ApiClient, api: ApiClient) -> bool:
+    """Whether kubelet has learnt of every pod of its node; before, it knows no container either."""
+    selector = f"spec.nodeName={NAME}"
+    try:
+        known = {pod["metadata"]["uid"] for pod in kubelet.get("/pods")["items"] or ()}
+    except (ApiError, urllib3.exceptions.HTTPError):
+        return False
+    bound = api.get("/api/v1/pods", fieldSelector=selector)["items"]
+    return known >= {pod["metadata"]["uid"] for pod in bound}
 
 
 def _ready_condition(node: Object) -> Object:

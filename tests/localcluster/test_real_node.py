@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -96,24 +95,6 @@ def test_the_nvidia_runtime_class_has_a_handler(cluster: LocalCluster) -> None:
     cluster.apply([runtime_class, pod("by-handler", runtimeClassName="nvidia")])
 
     in_phase(cluster, "by-handler", "Running")
-
-
-def test_cdi_devices_reach_the_container(cluster: LocalCluster) -> None:
-    specification = {
-        "cdiVersion": "0.6.0",
-        "kind": "example.com/thing",
-        "devices": [{"name": "one", "containerEdits": {"env": ["THING=one"]}}],
-    }
-    file = cluster.node.cdi / "example.json"
-    file.write_text(json.dumps(specification))
-    annotated = pod("cdi")
-    annotated["metadata"]["annotations"] = {"cdi.k8s.io/test": "example.com/thing=one"}
-    try:
-        cluster.apply([annotated])
-        in_phase(cluster, "cdi", "Running")
-        assert "THING=one" in cluster.kubectl("logs", "cdi").splitlines()
-    finally:
-        file.unlink()
 
 
 def test_pods_survive_a_restart_of_kubelet(cluster: LocalCluster) -> None:
