@@ -142,13 +142,15 @@ class Binder:
             self._cluster.release(reservation)
             raise _refused(error) from error
         try:
-            return self._post(bid.pod, bid.node, reservation.assignment)
+            assignment = self._post(bid.pod, bid.node, reservation.assignment)
         except _Unanswered as error:
-            self._cluster.doubt(reservation)
+            self._cluster.sent(reservation)
             raise _unanswered(error) from error
         except BindError:
             self._cluster.release(reservation)
             raise
+        self._cluster.sent(reservation)
+        return assignment
 
     def _without_devices(self, pod: PodFacts, node: NodeName, nothing: Assignment) -> Assignment:
         try:

@@ -135,13 +135,13 @@ class Cluster:
     def _choose(self, bid: Bid, state: NodeState) -> Reservation | Rejection:
         before = state.reserved.get(bid.pod.uid)
         wish = bid.wish
-        if before is not None and (wish is None or before.doubtful):
+        if before is not None and (wish is None or before.sent):
             wish = before.assignment.containers
         open_to_pod = state.without(bid.pod.uid).having(holds={})
         chosen = assign(bid.demand, open_to_pod, listed=bid.pod.claim is not None, wish=wish)
         if isinstance(chosen, Rejection):
             return chosen
-        if before is not None and before.doubtful and chosen != wish:
+        if before is not None and before.sent and chosen != wish:
             return Rejection((Reason.HOLDER_UNKNOWN,))
         namespace, _, name = bid.pod.key.partition("/")
         return Reservation(
@@ -152,25 +152,28 @@ class Cluster:
             totals=bid.demand.totals,
             assignment=Assignment(epoch=bid.epoch, containers=chosen),
             since=self._clock(),
-            doubtful=before is not None and before.doubtful,
+            sent=before is not None and before.sent,
         )
 
-    def doubt(self, reservation: Reservation) -> None:
-        """Keep a reservation although its bind gave no answer: the Binding may still come true."""
-        doubtful = replace(reservation, doubtful=True, since=self._clock())
+    def sent(self, reservation: Reservation) -> None:
+        """Keep a reservation until the watch or the janitor settles it: its Binding is on the way.
+
+        Call this when a Binding was taken, and when nobody knows whether it was.
+        """
+        sent = replace(reservation, sent=True, since=self._clock())
         with self._lock:
             kept = self._ledger.reservations.get(reservation.uid, ())
             # Not when the watch has settled it meanwhile.
             if any(_same(reservation, other) for other in kept):
-                self._ledger = self._ledger.apply(Reserved(doubtful))
+                self._ledger = self._ledger.apply(Reserved(sent))
 
-    def release(self, reservation: Reservation, *, even_doubtful: bool = False) -> None:
-        """Give the devices of a failed bind back; a doubtful one only when it is told so."""
+    def release(self, reservation: Reservation, *, even_sent: bool = False) -> None:
+        """Give the devices of a failed bind back, unless an earlier attempt sent a Binding."""
         epoch = reservation.assignment.epoch
         with self._lock:
             kept = self._ledger.reservations.get(reservation.uid, ())
             current = next((other for other in kept if _same(reservation, other)), None)
-            if current is not None and (even_doubtful or not current.doubtful):
+            if current is not None and (even_sent or not current.sent):
                 self._ledger = self._ledger.apply(
                     Released(reservation.uid, reservation.node, epoch)
                 )

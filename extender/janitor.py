@@ -51,7 +51,7 @@ class Janitor:
                 log.warning("a reservation cannot be looked into", **keys, **{ERROR: str(error)})
                 continue
             if not keep:
-                self._cluster.release(reservation, even_doubtful=True)
+                self._cluster.release(reservation, even_sent=True)
                 log.info("reservation given back", **keys)
 
     def _may_be_bound(self, reservation: Reservation) -> bool:

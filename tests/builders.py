@@ -53,6 +53,16 @@ class PodBuilder:
     def _with(self, **change: Any) -> Self:
         return replace(self, document=merged(self.document, change))
 
+    @property
+    def name(self) -> str:
+        """The pod's name."""
+        return str(self.document["metadata"]["name"])
+
+    @property
+    def node(self) -> str:
+        """The node that it is bound to, or nothing."""
+        return str(self.document["spec"].get("nodeName", ""))
+
     def wants(self, *, gpus: int = 0, container: str = "main", **resources: int | str) -> Self:
         """Let an app container ask for devices; `mig_1g_5gb=2` asks for nvidia.com/mig-1g.5gb."""
         asked = container_asking(container, gpus=gpus, **resources)

@@ -31,9 +31,9 @@ MEMORY_OF_ENDED = 32
 class Reservation:
     """Devices that a bind of ours gave to a pod, until the watch shows the pod bound or gone.
 
-    `since` is in seconds of a monotonic clock. `doubtful` tells that a Binding was sent and its
-    answer never came: it may still take effect, so nobody else may get these devices, nor may
-    the pod be given others here.
+    `since` is in seconds of a monotonic clock. `sent` tells that a Binding was sent and not refused
+    for certain: it took effect, or still may. Then nobody else may get these devices, whatever
+    becomes of later attempts, nor may the pod be given others here.
     """
 
     uid: PodUid
@@ -43,7 +43,7 @@ class Reservation:
     totals: Counts
     assignment: Assignment
     since: float
-    doubtful: bool = False
+    sent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

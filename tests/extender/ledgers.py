@@ -12,7 +12,6 @@ from extender.placement.ledger import Ledger
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import NodeState, Reservation
 from gpus.model import NodeName
-from kube.objects import Node, Pod
 from kube.reflector import Event, EventKind
 from tests.builders import NodeBuilder, PodBuilder
 

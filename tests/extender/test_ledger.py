@@ -198,20 +198,20 @@ def test_a_release_of_an_earlier_leadership_changes_nothing() -> None:
     assert free(told.cluster.snapshot()) == 3
 
 
-def test_a_doubtful_reservation_is_kept_and_given_no_other_devices() -> None:
+def test_a_reservation_whose_binding_was_sent_is_kept_and_given_no_other_devices() -> None:
     told = Told(node("n").with_gpus(2).annotation_path())
     reservation = told.reserved(pod("a").wants(gpus=1), "n")
-    told.cluster.doubt(reservation)
+    told.cluster.sent(reservation)
 
     told.cluster.release(reservation)
     assert free(told.cluster.snapshot()) == 1
-    assert told.reserved(pod("a").wants(gpus=1), "n").doubtful
+    assert told.reserved(pod("a").wants(gpus=1), "n").sent
 
     sick = node("n").with_gpus(2).health(Health.LOST, 0).annotation_path()
     told.node(sick)
     assert told.bid(pod("a").wants(gpus=1), "n") == Rejection((Reason.HOLDER_UNKNOWN,))
 
-    told.cluster.release(reservation, even_doubtful=True)
+    told.cluster.release(reservation, even_sent=True)
     assert dict(told.cluster.snapshot().reservations) == {}
 
 
