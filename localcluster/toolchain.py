@@ -7,6 +7,8 @@ here.
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -49,17 +51,36 @@ def c_compiler(settings: Settings, *, progress: Progress) -> list[str]:
 
     `cc`, `gcc` or `clang` from PATH, or Zig's C compiler installed into the cache.
     """
-    for name in ("cc", "gcc", "clang"):
-        found = shutil.which(name, path=settings.search_path)
-        if found:
-            return [found]
-    return zig_compiler(settings, progress=progress)
+    return _system_compiler(settings) or _zig_compiler(settings, progress=progress)
 
 
-def zig_compiler(settings: Settings, *, progress: Progress) -> list[str]:
-    """The start of the command line of Zig's C compiler, which brings its own libc, installed into
-    the cache.
-    """
+def static_c_compiler(settings: Settings, *, progress: Progress) -> list[str]:
+    """The same for programs that need no library at run time: some systems' libc cannot do that."""
+    compiler = _system_compiler(settings)
+    if compiler is not None and _links_statically(compiler, settings):
+        return compiler
+    zig = _zig_compiler(settings, progress=progress)
+    return [*zig, "-target", f"{platform.machine()}-linux-musl"]
+
+
+def _system_compiler(settings: Settings) -> list[str] | None:
+    candidates = (shutil.which(name, path=settings.search_path) for name in ("cc", "gcc", "clang"))
+    return next(([found] for found in candidates if found), None)
+
+
+def _links_statically(compiler: list[str], settings: Settings) -> bool:
+    outcome = subprocess.run(
+        [*compiler, "-static", "-x", "c", "-", "-o", os.devnull],
+        input=b"int main(void) { return 0; }",
+        env=dict(settings.environment),
+        capture_output=True,
+        check=False,
+    )
+    return outcome.returncode == 0
+
+
+def _zig_compiler(settings: Settings, *, progress: Progress) -> list[str]:
+    """Zig's C compiler, which brings its own C library, installed into the cache."""
     folder = _installed(_ZIG_PACKAGE, settings, progress=progress)
     program = folder / "ziglang" / "zig"
     if not program.exists():

@@ -13,7 +13,7 @@ from localcluster.parts.catalogue import architecture
 from localcluster.parts.locks import exclusive
 from localcluster.parts.progress import Progress
 from localcluster.settings import Settings
-from localcluster.toolchain import ToolchainError, c_compiler, zig_compiler
+from localcluster.toolchain import ToolchainError, static_c_compiler
 
 PAUSE_IMAGE = "gpudetour.local/pause:1"
 """Holds a pod's namespaces."""
@@ -63,32 +63,17 @@ def _image(reference: str, program: bytes) -> Image:
 
 
 def _compile(folder: Path, settings: Settings, *, progress: Progress) -> bytes:
-    """The program's bytes, by the system's compiler, or Zig's where that cannot link statically."""
-    compiler = c_compiler(settings, progress=progress)
+    """The bytes of the image program."""
+    compiler = static_c_compiler(settings, progress=progress)
     with unfinished_folder(folder) as scratch:
         program = scratch / "box"
-        complaint = _run_compiler(compiler, program, settings)
-        if complaint:
-            progress.note(f"{compiler[0]} cannot link a static program; trying another compiler")
-            machine = {"amd64": "x86_64", "arm64": "aarch64"}[architecture()]
-            compiler = [
-                *zig_compiler(settings, progress=progress),
-                "-target",
-                f"{machine}-linux-musl",
-            ]
-            complaint = _run_compiler(compiler, program, settings)
-        if complaint:
-            raise ToolchainError(f"{_SOURCE.name} cannot be compiled: {complaint}")
+        outcome = subprocess.run(
+            [*compiler, *_FLAGS, "-o", str(program), str(_SOURCE)],
+            env=dict(settings.environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if outcome.returncode != 0:
+            raise ToolchainError(f"{_SOURCE.name} cannot be compiled: {outcome.stderr[-800:]}")
         return program.read_bytes()
-
-
-def _run_compiler(compiler: list[str], target: Path, settings: Settings) -> str:
-    """What the compiler complained; empty when it made `target`."""
-    outcome = subprocess.run(
-        [*compiler, *_FLAGS, "-o", str(target), str(_SOURCE)],
-        env=dict(settings.environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return "" if outcome.returncode == 0 else outcome.stderr[-800:] or f"{outcome.returncode}"
