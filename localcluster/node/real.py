@@ -231,8 +231,10 @@ def check_place(layout: Layout) -> None:
     """Raise `NodeError` where the machine, or the path of the state folder, allows no real node."""
     check_machine()
     node = NodeLayout(layout.node)
-    for path in (node.containerd_socket, node.pod_resources_socket):
-        if len(os.fsencode(path)) + len(".ttrpc") > _LONGEST_SOCKET_PATH:
+    # containerd serves a second protocol beside its socket, under this name.
+    ttrpc = node.containerd_socket.with_suffix(".sock.ttrpc")
+    for path in (ttrpc, node.pod_resources_socket):
+        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
             raise NodeError(f"{path} is too long for a socket; choose a shorter --state folder")
 
 

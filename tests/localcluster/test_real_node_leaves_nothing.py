@@ -39,6 +39,12 @@ with LocalCluster(Path(sys.argv[1]), node=True) as cluster:
 """
 
 
+@pytest.fixture
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short path: sockets lie below it."""
+    return tmp_path_factory.mktemp("n")
+
+
 def run_a_pod(cluster: LocalCluster) -> None:
     """Run a pod with all that leaves traces: volumes in memory, a network namespace, a log."""
     container = {
@@ -66,16 +72,16 @@ def run_a_pod(cluster: LocalCluster) -> None:
     )
 
 
-def test_nothing_is_left_after_down(tmp_path: Path) -> None:
-    before = footprint(tmp_path)
+def test_nothing_is_left_after_down(parent: Path) -> None:
+    before = footprint(parent)
 
-    with LocalCluster(tmp_path / "s", node=True) as cluster:
+    with LocalCluster(parent / "s", node=True) as cluster:
         run_a_pod(cluster)
-        during = footprint(tmp_path)
+        during = footprint(parent)
 
-    assert footprint(tmp_path) == before
-    assert processes_of(tmp_path) == {}
-    assert list(tmp_path.iterdir()) == []
+    assert footprint(parent) == before
+    assert processes_of(parent) == {}
+    assert list(parent.iterdir()) == []
     # The comparison sees what it is meant to see.
     assert during.mounts > before.mounts
     assert during.cgroups > before.cgroups
@@ -84,10 +90,10 @@ def test_nothing_is_left_after_down(tmp_path: Path) -> None:
     assert during.interfaces == before.interfaces
 
 
-def test_nothing_is_left_when_everything_was_killed_before_down(tmp_path: Path) -> None:
-    before = footprint(tmp_path)
+def test_nothing_is_left_when_everything_was_killed_before_down(parent: Path) -> None:
+    before = footprint(parent)
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(tmp_path / "s")],
+        [sys.executable, "-c", OWNER, str(parent / "s")],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -95,35 +101,35 @@ def test_nothing_is_left_when_everything_was_killed_before_down(tmp_path: Path) 
     ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "up\n"
-        (guard,) = [pid for pid, words in processes_of(tmp_path).items() if "guard" in words]
+        (guard,) = [pid for pid, words in processes_of(parent).items() if "guard" in words]
         os.kill(guard, signal.SIGKILL)
         owner.kill()
-    for pid, words in processes_of(tmp_path).items():
+    for pid, words in processes_of(parent).items():
         if Path(words[0]).name in ("containerd", "kubelet"):
             os.kill(pid, signal.SIGKILL)
 
-    LocalCluster(tmp_path / "s").down()
+    LocalCluster(parent / "s").down()
 
-    assert footprint(tmp_path) == before
-    assert processes_of(tmp_path) == {}
-    assert list(tmp_path.iterdir()) == []
+    assert footprint(parent) == before
+    assert processes_of(parent) == {}
+    assert list(parent.iterdir()) == []
 
 
-def test_a_second_real_node_is_refused_and_the_first_one_untouched(tmp_path: Path) -> None:
-    with LocalCluster(tmp_path / "s", node=True) as cluster:
+def test_a_second_real_node_is_refused_and_the_first_one_untouched(parent: Path) -> None:
+    with LocalCluster(parent / "s", node=True) as cluster:
         run_a_pod(cluster)
 
         impatient = dataclasses.replace(default_settings(), node_patience=0)
-        with pytest.raises(NodeError, match=f"the cluster in {tmp_path}/s has a real node"):
-            LocalCluster(tmp_path / "t", node=True, settings=impatient).start()
+        with pytest.raises(NodeError, match=f"the cluster in {parent}/s has a real node"):
+            LocalCluster(parent / "t", node=True, settings=impatient).start()
 
-        assert not (tmp_path / "t").exists()
+        assert not (parent / "t").exists()
         cluster.processes.check()
         assert "PATH=/bin" in cluster.kubectl("exec", "tracer", "--", "box", "env")
 
 
-def test_a_second_real_node_comes_up_when_the_first_one_is_gone(tmp_path: Path) -> None:
-    first = LocalCluster(tmp_path / "s", node=True)
+def test_a_second_real_node_comes_up_when_the_first_one_is_gone(parent: Path) -> None:
+    first = LocalCluster(parent / "s", node=True)
     first.start()
     noted: list[str] = []
 
@@ -132,18 +138,16 @@ def test_a_second_real_node_comes_up_when_the_first_one_is_gone(tmp_path: Path) 
             noted.append(text)
             first.down()
 
-    with LocalCluster(tmp_path / "t", node=True, progress=Ending()) as second:
+    with LocalCluster(parent / "t", node=True, progress=Ending()) as second:
         run_a_pod(second)
 
-    assert noted == [
-        f"the cluster in {tmp_path}/s has the machine's real node; waiting for its end"
-    ]
+    assert noted == [f"the cluster in {parent}/s has the machine's real node; waiting for its end"]
 
 
 @pytest.fixture
-def empty_place(tmp_path: Path) -> Iterator[None]:
+def empty_place(parent: Path) -> Iterator[None]:
     """No cluster has the machine's real node."""
-    with going_up(tmp_path, patience=120, waiting=print):
+    with going_up(parent, patience=120, waiting=print):
         yield
 
 
@@ -180,11 +184,11 @@ def test_another_kubelets_checkpoint_is_not_overwritten() -> None:
             folder.rmdir()
 
 
-def test_a_state_folder_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 80) / "s"
+def test_a_state_folder_too_deep_for_sockets_is_refused(parent: Path) -> None:
+    deep = parent / ("d" * 80) / "s"
 
     with pytest.raises(NodeError, match="too long for a socket"):
         LocalCluster(deep, node=True).start()
 
-    until(lambda: not processes_of(tmp_path), timeout=5, what="nothing running")
+    until(lambda: not processes_of(parent), timeout=5, what="nothing running")
     assert not deep.exists()
