@@ -25,6 +25,7 @@ from gpus.model import (
     PodUid,
     Source,
 )
+from kube.wire import decoder
 
 PREFIX = "gpudetour.io/"
 
@@ -280,11 +281,11 @@ def _encode(wire: _Versioned) -> str:
 
 def _decode(text: str, wire: type[_Wire], *, key: str) -> _Wire:
     try:
-        version = msgspec.json.decode(text, type=_Versioned).v
+        version = decoder(_Versioned).decode(text).v
         if version != VERSION:
             raise AnnotationError(
                 key, f"version {version} is not known to this release, which reads {VERSION}"
             )
-        return msgspec.json.decode(text, type=wire)
+        return decoder(wire).decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise AnnotationError(key, str(error)) from error

@@ -20,6 +20,7 @@ import urllib3
 from kube.connection import Connection
 from kube.errors import ConnectionFailed, IdleTimeout, KubeError, api_error
 from kube.objects import ListMeta, Status
+from kube.wire import decoder
 
 T = TypeVar("T")
 
@@ -158,7 +159,7 @@ class Client:
     def _call(self, call: _Call, *, type: Any = Any) -> Any:  # noqa: A002
         response = self._send(call, timeout=urllib3.Timeout(self._timeout))
         try:
-            return msgspec.json.decode(response.data, type=type)
+            return decoder(type).decode(response.data)
         except msgspec.DecodeError as error:
             raise BadAnswer(f"{call}: {error}") from error
 
@@ -246,7 +247,7 @@ class Stream:
 def _refusal(response: urllib3.BaseHTTPResponse) -> KubeError:
     data = response.data  # read also where the body was to be streamed
     try:
-        status = msgspec.json.decode(data, type=Status)
+        status = decoder(Status).decode(data)
     except msgspec.DecodeError:
         status = Status(message=data[:_MAX_MESSAGE].decode(errors="replace"))
     wait = response.headers.get("Retry-After", "")

@@ -22,6 +22,7 @@ from kube.client import Client
 from kube.errors import Conflict, KubeError, NotFound
 from kube.objects import Lease, LeaseSpec, ObjectMeta
 from kube.timestamps import micro_time
+from kube.wire import convert
 
 _log = structlog.get_logger(__name__)
 
@@ -190,7 +191,7 @@ class Elector:
             answer = self._client.replace(self._path, lease)
         else:
             answer = self._client.create(self._collection, lease)
-        self._take_in(msgspec.convert(answer, Lease))
+        self._take_in(convert(answer, Lease))
 
     def _take_in(self, lease: Lease) -> None:
         # After the call, so that another holder is never thought older than it is.

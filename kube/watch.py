@@ -14,6 +14,7 @@ import msgspec
 
 from kube.errors import ApiError, KubeError, api_error
 from kube.objects import Object, ObjectMeta, Status
+from kube.wire import decoder
 
 
 class HasMetadata(Protocol):
@@ -69,7 +70,7 @@ class Mirror(Generic[T]):
     """
 
     def __init__(self, type: type[T]) -> None:  # noqa: A002 - as msgspec's and `Client`'s
-        self._decode = msgspec.json.Decoder(type).decode
+        self._decode = decoder(type).decode
         self._objects: dict[Key, T] = {}
         self.version = ""
 
@@ -92,7 +93,7 @@ class Mirror(Generic[T]):
         taken in: `version` still is that of the line before.
         """
         try:
-            envelope = msgspec.json.decode(line, type=_Line)
+            envelope = decoder(_Line).decode(line)
             match envelope.type:
                 case "ADDED" | "MODIFIED" | "DELETED":
                     found = self._decode(envelope.object)
@@ -102,10 +103,10 @@ class Mirror(Generic[T]):
                     self.version = version
                     return events
                 case "BOOKMARK":
-                    self.version = _version(msgspec.json.decode(envelope.object, type=Object))
+                    self.version = _version(decoder(Object).decode(envelope.object))
                     return []
                 case "ERROR":
-                    raise _refusal(msgspec.json.decode(envelope.object, type=Status))
+                    raise _refusal(decoder(Status).decode(envelope.object))
                 case unknown:
                     raise BadLine(f"watch event of unknown type {unknown[:32]!r}")
         except (msgspec.DecodeError, UnicodeError) as error:

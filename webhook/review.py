@@ -13,6 +13,8 @@ from typing import Any
 import jsonpatch
 import msgspec
 
+from kube.wire import decoder
+
 API_VERSION = "admission.k8s.io/v1"
 KIND = "AdmissionReview"
 
@@ -90,7 +92,7 @@ class _Answer(_Wire):
 def decode(body: bytes) -> Request:
     """Read a review; raises `BadReview` with a text for whoever sent it."""
     try:
-        review = msgspec.json.decode(body, type=_Review)
+        review = decoder(_Review).decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadReview(f"not an {KIND} of {API_VERSION}: {error}") from error
     if (review.api_version, review.kind) != (API_VERSION, KIND):

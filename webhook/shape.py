@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from kube.objects import Pod
+from kube.wire import convert
 
 Raw = dict[str, Any]
 
@@ -61,7 +62,7 @@ class _Shape(_Wire):
 def check(pod: Raw) -> Pod:
     """Return the typed view from which demand is counted; raises `ShapeError`."""
     try:
-        msgspec.convert(pod, _Shape)
-        return msgspec.convert(pod, Pod)
+        convert(pod, _Shape)
+        return convert(pod, Pod)
     except msgspec.ValidationError as error:
         raise ShapeError(f"the pod cannot be read: {error}") from error
