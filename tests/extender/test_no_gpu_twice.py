@@ -19,8 +19,9 @@ HAPPENINGS = (
     *[World.create] * 3,
     *[World.schedule] * 4,
     *[World.bind_without_asking] * 2,
-    *[World.binding_arrives] * 5,
-    *[World.hear_of_pods] * 4,
+    *[World.bind_again] * 2,
+    *[World.binding_arrives] * 6,
+    *[World.hear_of_pods] * 2,
     *[World.touch] * 2,
     World.delete,
     World.end,
@@ -48,7 +49,7 @@ class Choices:
         return options[place]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(steps, min_size=40, max_size=100))
 def test_no_gpu_is_given_twice(history: list[tuple[object, int]]) -> None:
     world = World()

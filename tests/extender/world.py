@@ -24,7 +24,7 @@ from tests.builders import NodeBuilder, PodBuilder, node, pod
 from tests.extender.ledgers import Told, facts
 
 NODES = ("ann", "plug")
-POD_NAMES = ("a", "b", "c", "d")
+POD_NAMES = ("a", "b", "c")
 #: So few that two pods seldom fit side by side: every mistake shows at once.
 GPUS = 2
 
@@ -81,7 +81,7 @@ class World:
         if not free:
             return
         self.serial += 1
-        created = pod(pick(free)).uid(f"uid-{self.serial}").wants(gpus=pick((1, 1, 2)))
+        created = pod(pick(free)).uid(f"uid-{self.serial}").wants(gpus=pick((1, 2)))
         if pick((False, False, True)):
             created = created.wants(gpus=1).sidecar("s", gpus=1)
         self._put(created.devices_from(f"gpudetour-devices-{self.serial:020}"), EventKind.ADDED)
@@ -110,14 +110,16 @@ class World:
         """Change the health of a card."""
         index = pick(range(GPUS))
         well = self.health.get(index, Health.HEALTHY) is Health.HEALTHY
-        self.health[index] = Health.LOST if well else Health.HEALTHY
+        self.health[index] = Health.LOST if well and pick((False, True)) else Health.HEALTHY
         self._tell_of_node("ann")
 
     def remove_or_return_node(self, pick: Pick) -> None:
-        """Delete a Node object, or create it again."""
-        name = pick(NODES)
-        self.there ^= {name}
-        self._tell_of_node(name)
+        """Delete a Node object, which is rare, or create it again."""
+        missing = [name for name in NODES if name not in self.there]
+        name = missing[0] if missing else pick(NODES)
+        if missing or pick((False, False, True)):
+            self.there ^= {name}
+            self._tell_of_node(name)
 
     # The extender, as leader or as one that does not know yet that it is none any more.
 
@@ -137,6 +139,15 @@ class World:
         if self.store:
             name = pick(sorted(self.store))
             self._bind(self._somebody(pick), self.store[name], NodeName(pick(NODES)))
+
+    def bind_again(self, pick: Pick) -> None:
+        """Bind a pod again to where it was bound before: the scheduler lost patience."""
+        leader = self._somebody(pick)
+        known = leader.told.cluster.snapshot().reservations.values()
+        again = [r for kept in known for r in kept if r.name in self.store]
+        if again:
+            chosen = pick(again)
+            self._bind(leader, self.store[chosen.name], chosen.node)
 
     def binding_arrives(self, pick: Pick) -> None:
         """Let a Binding take effect if it may.
