@@ -66,8 +66,8 @@ def _play(stage: Stage, *, as_root: bool) -> None:
 def _finale(stage: Stage) -> None:
     tell = stage.narrator
     tell.chapter("Who holds which GPU")
-    tell.run("gpudetour", "nodes")
-    tell.run("gpudetour", "gpus")
+    tell.run("gpudetour nodes")
+    tell.run("gpudetour gpus")
     console = tell.console
     console.print()
     if tell.failures:

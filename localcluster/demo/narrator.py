@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -34,14 +33,14 @@ class Narrator:
 
     def file(self, path: Path) -> None:
         """Show a file that the next command uses."""
-        self._typed(["cat", path.name])
+        self._typed(f"cat {path.name}")
         self._came_back(path.read_text())
 
-    def run(self, *argv: str, folder: Path | None = None) -> str:
-        """Run a command where the reader could, show it and its output, and return the output."""
-        self._typed(argv)
+    def run(self, line: str, *, folder: Path | None = None) -> str:
+        """Run a line of shell as the reader could, show it and its output; return the output."""
+        self._typed(line)
         done = subprocess.run(
-            argv,
+            ["/bin/sh", "-c", line],
             env=self._environment,
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -64,8 +63,8 @@ class Narrator:
         self.console.print(Text(f"  ✓ {promise}", style="green"))
         return True
 
-    def _typed(self, argv: Sequence[str]) -> None:
-        self.console.print(Text(f"$ {shlex.join(argv)}", style="bold cyan"))
+    def _typed(self, line: str) -> None:
+        self.console.print(Text(f"$ {line}", style="bold cyan"), soft_wrap=True)
 
     def _came_back(self, output: str) -> None:
         for line in output.rstrip("\n").splitlines():

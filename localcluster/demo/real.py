@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from localcluster import foreignplugin
 from localcluster.demo.stage import PODS, Stage
 from localcluster.stack import KubeletFolders
 
 _NODE = "node1"
 _PLUGIN = "foreign-plugin"
+_PATH = (
+    f"kubectl describe node {_NODE} | grep -E 'gpudetour.io/path|nvidia.com/gpu:|GPUPathHealthy'"
+)
 _TRAINING, _INFERENCE, _AFTERWARDS = "training", "inference", "afterwards"
 
 
@@ -22,7 +26,7 @@ def a_plugin_dies(stage: Stage) -> None:
     tell.expect("kubelet advertises two GPUs", lambda: stage.allocatable(_NODE) == "2")
     _start_agent(stage, root)
     tell.expect("our agent stands aside", lambda: stage.path(_NODE) == "plugin")
-    tell.run("kubectl", "apply", "-f", f"{_TRAINING}.yaml", folder=PODS)
+    tell.run(f"kubectl apply -f {_TRAINING}.yaml", folder=PODS)
     tell.expect("a pod runs with the GPU that the other plugin chose", lambda: _sees_gpu(stage))
     before = stage.pod(_TRAINING)
     _show_environment(stage, _TRAINING)
@@ -33,8 +37,8 @@ def a_plugin_dies(stage: Stage) -> None:
         "our plugin takes the resource over",
         lambda: "gpudetour" in _path_reason(stage) and stage.allocatable(_NODE) == "2",
     )
-    tell.run(*_annotation("path-reason"))
-    tell.run("kubectl", "apply", "-f", f"{_INFERENCE}.yaml", folder=PODS)
+    tell.run(_PATH)
+    tell.run(f"kubectl apply -f {_INFERENCE}.yaml", folder=PODS)
     tell.expect("the next pod is served at once", lambda: stage.running(_INFERENCE))
     _show_environment(stage, _INFERENCE)
     tell.expect(
@@ -47,9 +51,9 @@ def the_other_path(stage: Stage) -> None:
     """The node is emptied, asked for the annotation path, and places again."""
     tell = stage.narrator
     tell.chapter("The empty node is switched to the annotation path")
-    tell.run("kubectl", "delete", "pod", _TRAINING, _INFERENCE)
-    tell.run("kubectl", "label", "node", _NODE, "gpudetour.io/path=annotation")
-    tell.expect("the agent gives the resource back", lambda: stage.path(_NODE) != "plugin")
+    tell.run(f"kubectl delete pod {_TRAINING} {_INFERENCE}")
+    tell.run(f"kubectl label node {_NODE} gpudetour.io/path=annotation")
+    tell.expect("the agent gives the resource back", lambda: stage.path(_NODE) == "settling")
     tell.say(
         "kubelet would remember the resource for five minutes more. The node is empty, so its "
         "memory of devices may be cleared: kubelet is restarted without its checkpoint."
@@ -60,15 +64,15 @@ def the_other_path(stage: Stage) -> None:
         lambda: stage.path(_NODE) == "annotation" and stage.allocatable(_NODE) is None,
         timeout=40,
     )
-    tell.run(*_annotation("path-reason"))
-    tell.run("kubectl", "apply", "-f", f"{_AFTERWARDS}.yaml", folder=PODS)
+    tell.run(_PATH)
+    tell.run(f"kubectl apply -f {_AFTERWARDS}.yaml", folder=PODS)
     tell.expect("a pod runs again", lambda: stage.running(_AFTERWARDS))
     _show_environment(stage, _AFTERWARDS)
     tell.expect(
         "its environment holds exactly the GPU that was assigned",
         lambda: (
             stage.environment_of(_AFTERWARDS).get("NVIDIA_VISIBLE_DEVICES")
-            == ",".join(stage.devices_given(_AFTERWARDS)["cuda"])
+            == ",".join(stage.devices_given(_AFTERWARDS).get("cuda", ["none"]))
         ),
     )
 
@@ -76,13 +80,11 @@ def the_other_path(stage: Stage) -> None:
 def _prepare(stage: Stage) -> Path:
     """Start the other plugin on the real node, and keep the simulated ones out of the way."""
     root = stage.machine(_NODE, "2x-rtx-4090")
-    devices = [f"--device={device}" for device in stage.gpus_below(root)]
-    plugins = stage.cluster.node.device_plugins
-    module = [sys.executable, "-m", "localcluster.foreignplugin"]
-    stage.cluster.processes.start(
-        _PLUGIN, [*module, f"--device-plugin-dir={plugins}", *devices], grace=0
-    )
-    stage.narrator.run("kubectl", "cordon", "desk")
+    socket = stage.cluster.node.device_plugins / foreignplugin.SOCKET
+    program = [sys.executable, "-m", foreignplugin.__name__]
+    devices = ",".join(stage.gpus_below(root))
+    stage.cluster.processes.start(_PLUGIN, [*program, socket, "nvidia.com/gpu", devices], grace=0)
+    stage.narrator.run("kubectl cordon desk")
     return root
 
 
@@ -103,12 +105,7 @@ def _sees_gpu(stage: Stage) -> bool:
 
 
 def _show_environment(stage: Stage, pod: str) -> None:
-    stage.narrator.run("kubectl", "exec", pod, "--", "/bin/box", "env")
-
-
-def _annotation(name: str) -> tuple[str, ...]:
-    template = rf"jsonpath={{.metadata.annotations.gpudetour\.io/{name}}}{{'\n'}}"
-    return ("kubectl", "get", "node", _NODE, "-o", template)
+    stage.narrator.run(f"kubectl exec {pod} -- /bin/box env | grep -E 'NVIDIA|GPUDETOUR'")
 
 
 def _path_reason(stage: Stage) -> str:

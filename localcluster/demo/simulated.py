@@ -17,14 +17,14 @@ def the_complaint(stage: Stage) -> None:
         '"Incompatible strategy detected auto ... No devices found", so kubelet advertises nothing.'
     )
     stage.cluster.create_simulated_nodes(["desk"])
-    tell.run("kubectl", "get", "nodes")
+    tell.run("kubectl get nodes")
     tell.file(PODS / f"{_FIRST}.yaml")
-    tell.run("kubectl", "apply", "-f", f"{_FIRST}.yaml", folder=PODS)
+    tell.run(f"kubectl apply -f {_FIRST}.yaml", folder=PODS)
     tell.expect(
         'the pod is pending: "Insufficient nvidia.com/gpu"',
         lambda: stage.waits_because(_FIRST, "Insufficient nvidia.com/gpu"),
     )
-    tell.run("kubectl", "events", "--for", f"pod/{_FIRST}")
+    tell.run(f"kubectl events --for pod/{_FIRST}")
 
 
 def the_install(stage: Stage) -> None:
@@ -41,10 +41,8 @@ def the_install(stage: Stage) -> None:
         "the agent found both GPUs and serves them by annotation: there is no kubelet socket here",
         lambda: stage.path("desk") == "annotation" and len(stage.gpus_of("desk")) == 2,
     )
-    summary = r"jsonpath={.metadata.annotations.gpudetour\.io/summary}{'\n'}"
-    tell.run("kubectl", "get", "node", "desk", "-o", summary)
-    accounts = ["serviceaccounts", "-n", "gpudetour-system", "-o", "name"]
-    said = tell.run("kubectl", "get", *accounts)
+    tell.run("kubectl describe node desk | grep -E 'gpudetour.io/(path|summary)|GPUPathHealthy'")
+    said = tell.run("kubectl get serviceaccounts -n gpudetour-system -o name")
     tell.expect(
         "each part runs with the rights of its own service account",
         lambda: all(account in said for account in (AGENT, EXTENDER, WEBHOOK)),
@@ -56,23 +54,18 @@ def one_gpu_each(stage: Stage) -> None:
     tell = stage.narrator
     tell.chapter("The same pod again, unchanged")
     tell.say("It is created anew, because pods are changed at their creation only.")
-    tell.run(
-        *("kubectl", "replace", "--force", "--grace-period=0", "-f", f"{_FIRST}.yaml"),
-        folder=PODS,
-    )
+    tell.run(f"kubectl replace --force --grace-period=0 -f {_FIRST}.yaml", folder=PODS)
     tell.expect("it runs", lambda: stage.running(_FIRST))
-    tell.run(
-        *("kubectl", "get", "pod", _FIRST, "-o"),
-        "jsonpath={.spec.runtimeClassName}{'\\n'}{.spec.containers[0].env}{'\\n'}",
-    )
-    tell.run("kubectl", "get", "configmap", _config_map(stage, _FIRST), "-o", "jsonpath={.data}")
+    env = "jsonpath='{.spec.runtimeClassName}  {.spec.containers[0].env}'"
+    tell.run(f"kubectl get pod {_FIRST} -o {env}")
+    tell.run(f"kubectl get configmap {_config_map(stage, _FIRST)} -o jsonpath='{{.data}}'")
     tell.expect(
         "its container is given exactly one GPU",
         lambda: len(stage.devices_given(_FIRST).get("cuda", [])) == 1,
     )
 
     tell.chapter("A second pod gets the other GPU, a third waits its turn")
-    tell.run(*("kubectl", "apply", "-f", f"{_SECOND}.yaml", "-f", f"{_THIRD}.yaml"), folder=PODS)
+    tell.run(f"kubectl apply -f {_SECOND}.yaml -f {_THIRD}.yaml", folder=PODS)
     tell.expect("two of the three run", lambda: _two_run(stage))
     waiting = next(name for name in (_SECOND, _THIRD) if not stage.running(name))
     served = _THIRD if waiting == _SECOND else _SECOND
@@ -83,9 +76,9 @@ def one_gpu_each(stage: Stage) -> None:
     tell.expect(
         "the third knows why it waits", lambda: stage.waits_because(waiting, "all GPUs in use")
     )
-    tell.run("kubectl", "events", "--for", f"pod/{waiting}")
+    tell.run(f"kubectl events --for pod/{waiting}")
     left = _devices(stage, _FIRST)
-    tell.run("kubectl", "delete", "pod", _FIRST, "--wait=false")
+    tell.run(f"kubectl delete pod {_FIRST} --wait=false")
     tell.expect("it moves in when the first leaves", lambda: stage.running(waiting))
     tell.expect("with the GPU that became free", lambda: _devices(stage, waiting) == left)
 
@@ -100,7 +93,7 @@ def a_fleet(stage: Stage) -> None:
         "their agents report",
         lambda: all(stage.path(node) == "annotation" for node in ("attic", "rack", "slices")),
     )
-    tell.run("kubectl", "apply", "-f", "island.yaml", folder=PODS)
+    tell.run("kubectl apply -f island.yaml", folder=PODS)
     tell.expect("a pod that asks for four GPUs runs on `rack`", lambda: stage.running("island"))
     tell.expect("and got four of one NUMA node", lambda: len(_numa_nodes(stage, "island")) == 1)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from localcluster.foreignplugin import Foreign
 from localcluster.waiting import until
-from tests.fakes.foreign_plugin import Foreign
 from tests.node.gpu_node import GpuNode, containers, holders
 
 pytestmark = pytest.mark.node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fakes.foreign_plugin import Foreign
+from localcluster.foreignplugin import Foreign
 from tests.node.gpu_node import GPU, GpuNode, annotations_of, condition, containers
 
 pytestmark = pytest.mark.node

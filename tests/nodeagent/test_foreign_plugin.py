@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from localcluster.foreignplugin import Foreign
 from nodeagent.deviceplugin.foreign import SILENCE, ForeignPlugin, PluginSocket, find_sockets
 from nodeagent.deviceplugin.sockets import SocketWatch, look
-from tests.fakes.foreign_plugin import Foreign
 from tests.fakes.kubelet import FakeKubelet
 from tests.nodeagent.plugin_parts import GPU
 

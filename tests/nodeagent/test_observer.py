@@ -11,6 +11,7 @@ from gpus.annotations import ASSIGNED, PATH, PATH_WISH_LABEL
 from gpus.model import Path
 from kube.objects import ObjectMeta, Pod, PodStatus
 from kube.watch import Event, EventKind
+from localcluster.foreignplugin import Foreign
 from nodeagent.deviceplugin.plugins import Status
 from nodeagent.node import NodeMeta, NodeStatus, OwnNode
 from nodeagent.observer import REMEMBERED, Observed, Observer
@@ -18,7 +19,6 @@ from nodeagent.path import OwnPlugin
 from nodeagent.podresources.client import PodResources
 from nodeagent.pods import NodePods, PodCounts
 from nodeagent.reader import Reading
-from tests.fakes.foreign_plugin import Foreign
 from tests.fakes.kubelet import FakeKubelet, Held
 from tests.nodeagent.plugin_parts import GPU, node, running
 

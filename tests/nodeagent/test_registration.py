@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from localcluster.foreignplugin import Foreign
 from nodeagent.deviceplugin.plugins import PluginSet
 from nodeagent.path import OwnPlugin
-from tests.fakes.foreign_plugin import Foreign
 from tests.fakes.kubelet import FakeKubelet
 from tests.nodeagent.plugin_parts import GPU, babbling, node, running
 
