@@ -1,7 +1,8 @@
 """A device plugin of somebody else, as small as one can be: a process that hands over by variable.
 
-It stands in for NVIDIA's plugin with its `envvar` strategy, and is there to be killed. As a program it serves until then; `Foreign` starts it. Like NVIDIA's, it never notices
-that kubelet disconnected it, and it has one name for its socket.
+It stands in for NVIDIA's plugin with its `envvar` strategy, and is there to be killed. As a program
+it serves until then; `Foreign` starts it. Like NVIDIA's, it never notices that kubelet disconnected
+it, and it has one name for its socket.
 """
 
 from __future__ import annotations
@@ -39,11 +40,10 @@ class Foreign:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline() if self._process.stdout else ""
         if line != "registered\n":
             self.kill()
-            raise AssertionError(f"the foreign plugin said {line!r}")
+            raise RuntimeError(f"the foreign plugin said {line!r}")
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -61,7 +61,8 @@ class Foreign:
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
         """Answer nothing while the block runs, with every connection open."""
-        assert self._process is not None
+        if self._process is None:
+            raise RuntimeError("the plugin does not run")
         self._process.send_signal(signal.SIGSTOP)
         try:
             yield
