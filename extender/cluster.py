@@ -79,8 +79,11 @@ class Cluster:
             with self._lock:
                 self._ledger = self._ledger.apply(NodeSeen(name, facts))
 
-    def on_pod(self, event: Event[Pod]) -> None:
-        """Fold one event of the watch of GPU pods in; confirms and ends reservations."""
+    def on_pod(self, event: Event[Pod], *, listed: bool = False) -> None:
+        """Fold one event of the watch of GPU pods in; confirms and ends reservations.
+
+        `listed` tells that it comes from the listing that a leadership begins with.
+        """
         meta = event.object.metadata
         key = PodKey(f"{meta.namespace}/{meta.name}")
         if event.kind is EventKind.DELETED:
@@ -91,7 +94,7 @@ class Cluster:
         facts = read_pod(event.object, previous=known)
         if facts != known:
             with self._lock:
-                self._ledger = self._ledger.apply(PodSeen(facts))
+                self._ledger = self._ledger.apply(PodSeen(facts, listed))
 
     def forget_pods(self) -> None:
         """Start over with the nodes alone, because pods are about to be listed anew."""
@@ -152,6 +155,7 @@ class Cluster:
             totals=bid.demand.totals,
             assignment=Assignment(epoch=bid.epoch, containers=chosen),
             since=self._clock(),
+            claim=bid.pod.claim,
             sent=before is not None and before.sent,
         )
 

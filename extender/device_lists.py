@@ -41,7 +41,7 @@ class DeviceLists:
         if claim is None:
             return reservation
         if not reservation.assignment.containers:
-            self._hand_over_nothing(bid.pod, claim)
+            self._leave_nothing(bid.pod, claim)
             return reservation
         for _ in range(_ATTEMPTS):
             try:
@@ -54,18 +54,18 @@ class DeviceLists:
                 return reservation
         raise DeviceListTaken(f"ConfigMap {claim} comes back each time that it is deleted")
 
-    def _hand_over_nothing(self, pod: PodFacts, claim: ClaimKey) -> None:
-        """Refuse a pod whose containers would read the devices of a pod that is just gone.
+    def _leave_nothing(self, pod: PodFacts, claim: ClaimKey) -> None:
+        """Make sure that there is no ConfigMap: where kubelet's plugin chooses, it would overrule.
 
-        Names are random, so this is a copy of that pod; the garbage collector needs a moment.
+        One may be there from a bind to another node that broke off. Or the pod is a copy of one
+        that is just gone, for names are random, and the garbage collector needs a moment.
         """
-        if claim not in self._cluster.snapshot().old_claims:
+        if not self._cluster.snapshot().may_be_told(claim):
             return
-        try:
+        with suppress(NotFound):
             found = self._client.get(_path(claim), type=ConfigMap)
-        except NotFound:
-            return
-        _check_owner(found, pod, claim)
+            _check_owner(found, pod, claim)
+            self._client.delete(_path(claim), uid=found.metadata.uid)
 
     def _take_up(
         self, bid: Bid, reservation: Reservation, claim: ClaimKey

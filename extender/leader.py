@@ -23,7 +23,7 @@ from extender.fence import Fence
 from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
 from kube.client import Client
 from kube.objects import Pod
-from kube.reflector import Reflector
+from kube.reflector import Event, Reflector
 from service.logs import EPOCH, REASON
 
 _PODS = "/api/v1/pods"
@@ -137,9 +137,11 @@ class Leader:
         if not self._fenced(term):
             return
         self._cluster.forget_pods()
-        reflector = Reflector(
-            self._client, _PODS, type=Pod, on_event=self._cluster.on_pod, params=_GPU_PODS
-        )
+
+        def on_pod(event: Event[Pod]) -> None:
+            self._cluster.on_pod(event, listed=not reflector.synced.is_set())
+
+        reflector = Reflector(self._client, _PODS, type=Pod, on_event=on_pod, params=_GPU_PODS)
         with self._changed:
             if term.over.is_set():
                 return

@@ -26,9 +26,13 @@ class NodeGone:
 
 @dataclass(frozen=True, slots=True)
 class PodSeen:
-    """A GPU pod was added or changed."""
+    """A GPU pod was added or changed.
+
+    `listed` tells that it was there before this leadership began.
+    """
 
     facts: PodFacts
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

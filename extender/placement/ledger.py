@@ -51,6 +51,9 @@ class Ledger:
     nodes: Mapping[NodeName, NodeState] = field(default_factory=dict)
     pods: Shards[PodKey, PodFacts] = field(default_factory=Shards)
     claims: Shards[ClaimKey, tuple[PodKey, ...]] = field(default_factory=Shards)
+    #: Device lists of unbound pods whose ConfigMap may be there: an earlier bind, of ours or of a
+    #: leader before us, may have broken off after it was made.
+    begun: Shards[ClaimKey, bool] = field(default_factory=Shards)
     #: Device lists of pods that are gone, oldest first; their ConfigMaps may still be there.
     old_claims: Mapping[ClaimKey, None] = field(default_factory=dict)
     reservations: Mapping[PodUid, tuple[Reservation, ...]] = field(default_factory=dict)
@@ -61,8 +64,8 @@ class Ledger:
         match change:
             case NodeSeen() | NodeGone():
                 return _node_changed(self, change)
-            case PodSeen(facts=facts):
-                return _pod_seen(self, facts)
+            case PodSeen(facts=facts, listed=listed):
+                return _pod_seen(self, facts, listed=listed)
             case PodGone(key=key, uid=uid):
                 return _pod_gone(self, key, uid)
             case Held() | HoldsDropped():
@@ -83,6 +86,10 @@ class Ledger:
         if not names:
             return self.nodes
         return {**self.nodes, **{name: self.nodes[name].without(uid) for name in names}}
+
+    def may_be_told(self, claim: ClaimKey) -> bool:
+        """Tell whether a ConfigMap of that name may exist although no pod was bound with it."""
+        return claim in self.old_claims or self.begun.get(claim) is not None
 
     def rival(self, pod: PodFacts) -> PodFacts | None:
         """Return another pod that named the same device list before this one, if there is one.
@@ -106,19 +113,22 @@ def _node_changed(ledger: Ledger, change: NodeSeen | NodeGone) -> Ledger:
     return _with(ledger, {change.name: state.having(facts=change.facts)})
 
 
-def _pod_seen(ledger: Ledger, pod: PodFacts) -> Ledger:
+def _pod_seen(ledger: Ledger, pod: PodFacts, *, listed: bool) -> Ledger:
     known = ledger.pods.get(pod.key)
     if known is not None and known.uid != pod.uid:
         ledger, known = _pod_gone(ledger, known.key, known.uid), None
     if known is not None and (known == pod or _older(pod, than=known)):
         return ledger
+    pending = pod.node is None and not pod.ended
+    begun = pending and (listed or (pod.claim is not None and ledger.may_be_told(pod.claim)))
     after = replace(
         ledger,
         pods=ledger.pods.set(pod.key, pod),
         claims=_claimed(ledger.claims, pod, before=known),
+        begun=_begun(ledger.begun, pod.claim, now=begun),
     )
     states = _placed(ledger, pod)
-    if pod.node is None and not pod.ended:
+    if pending:
         return _with(after, states)
     return _kept_no_more(after, pod.uid, states)
 
@@ -137,6 +147,7 @@ def _pod_gone(ledger: Ledger, key: PodKey, uid: PodUid) -> Ledger:
             ledger,
             pods=ledger.pods.set(key, None),
             claims=_claimed(ledger.claims, None, before=known),
+            begun=_begun(ledger.begun, known.claim, now=False),
             old_claims=old,
         )
     return _kept_no_more(ledger, uid, states)
@@ -212,9 +223,11 @@ def _reserved(ledger: Ledger, reservation: Reservation) -> Ledger:
     state = states.get(node) or ledger.nodes.get(node, NodeState())
     states[node] = state.having(reserved={**state.reserved, uid: reservation})
     others = tuple(r for r in ledger.reservations.get(uid, ()) if r.node != node)
+    told = bool(reservation.assignment.containers)
     return replace(
         _with(ledger, states),
         holds=holds,
+        begun=_begun(ledger.begun, reservation.claim, now=True) if told else ledger.begun,
         reservations={**ledger.reservations, uid: (*others, reservation)},
     )
 
@@ -266,6 +279,14 @@ def _claimed(
     if pod is not None and new is not None:
         claims = claims.set(new, (*(claims.get(new) or ()), pod.key))
     return claims
+
+
+def _begun(
+    begun: Shards[ClaimKey, bool], claim: ClaimKey | None, *, now: bool
+) -> Shards[ClaimKey, bool]:
+    if claim is None or (begun.get(claim) is not None) == now:
+        return begun
+    return begun.set(claim, True if now else None)
 
 
 def _less(mapping: Mapping[PodUid, V], *uids: PodUid) -> dict[PodUid, V]:

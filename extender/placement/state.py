@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from extender.placement.facts import Counts, NodeFacts, PodFacts
+from extender.placement.facts import ClaimKey, Counts, NodeFacts, PodFacts
 from extender.placement.reasons import Reason
 from gpus.demand import SHARED_GPU_RESOURCE
 from gpus.model import (
@@ -43,6 +43,8 @@ class Reservation:
     totals: Counts
     assignment: Assignment
     since: float
+    #: The ConfigMap that the pod's containers read, which is made where the assignment names any.
+    claim: ClaimKey | None = None
     sent: bool = False
 
 

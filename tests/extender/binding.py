@@ -33,7 +33,7 @@ class Process:
     def list_pods(self) -> None:
         """Hear of every pod that is stored."""
         for stored in self.api.pods.values():
-            self.told.pod(PodBuilder(stored), EventKind.ADDED)
+            self.told.pod(PodBuilder(stored), EventKind.ADDED, listed=True)
 
     def bind(self, pod: PodBuilder, node: str) -> str:
         """Bind as the scheduler asks for it; return the error that it is told, or nothing."""

@@ -62,9 +62,11 @@ class Told:
         """Deliver an event of a node."""
         self.cluster.on_node(Event(kind, node.build()))
 
-    def pod(self, pod: PodBuilder, kind: EventKind = EventKind.MODIFIED) -> None:
+    def pod(
+        self, pod: PodBuilder, kind: EventKind = EventKind.MODIFIED, *, listed: bool = False
+    ) -> None:
         """Deliver an event of a pod."""
-        self.cluster.on_pod(Event(kind, pod.build()))
+        self.cluster.on_pod(Event(kind, pod.build()), listed=listed)
 
     def bid(
         self, pod: PodBuilder, node: str, *, epoch: int = 1

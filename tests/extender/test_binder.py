@@ -74,15 +74,29 @@ def test_on_the_annotation_path_two_writes_bind_a_pod(serve: Start) -> None:
 
 
 def test_on_the_plugin_path_one_write_binds_a_pod(serve: Start) -> None:
-    api = serve(POD)
+    api = serve()
+    process = Process(api, PLUG)
+    api.put(POD)
+    process.told.pod(POD, EventKind.ADDED)
 
-    assert Process(api, PLUG).bind(POD, "plug") == ""
+    assert process.bind(POD, "plug") == ""
 
     assert api.calls() == ["POST pods/p/binding"]
     assert assigned(api) == {"v": 1, "epoch": 1, "containers": {}}
     body = api.requests[0].body
     assert body["metadata"]["uid"] == "uid-p"
     assert body["metadata"]["labels"] == {"gpudetour.io/gpu": "true"}
+
+
+def test_what_another_nodes_bind_left_must_not_overrule_the_plugin(serve: Start) -> None:
+    api = serve(POD)
+    process = Process(api, ANN, PLUG)
+    api.trouble = on("POST /binding", refused(429))
+    process.bind(POD, "ann")
+    assert list(api.config_maps) == [LIST]
+
+    assert process.bind(POD, "plug") == ""
+    assert api.config_maps == {}
 
 
 def test_a_pod_without_gpus_is_bound_as_it_is(serve: Start) -> None:
