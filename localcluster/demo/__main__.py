@@ -35,6 +35,8 @@ def main(state: Path | None, keep: bool | None) -> None:
     as_root = os.geteuid() == 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cluster = LocalCluster(state, node=as_root, progress=progress_on(sys.stdout))
+    tier = "control plane and a real node" if as_root else "control plane"
+    console.print(f"A real Kubernetes {tier} comes up on this machine; this takes some seconds ...")
     try:
         with cluster:
             narrator = Narrator(console, environment=_environment(cluster))
@@ -57,7 +59,8 @@ def _play(stage: Stage, *, as_root: bool) -> None:
         real.the_other_path(stage)
     else:
         stage.narrator.say(
-            "Left out: the real node (containerd and kubelet need root); `sudo make demo` shows it."
+            "Left out: the real node, for containerd and kubelet need root. As root, `make demo` "
+            "shows it too."
         )
     simulated.a_fleet(stage)
     _finale(stage)
