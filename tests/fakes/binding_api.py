@@ -15,7 +15,7 @@ from typing import Any
 from gpus.annotations import ASSIGNED, assigned_prefix
 from kube.client import Client
 from tests.builders import PodBuilder
-from tests.fakes.api_server import Answer, FakeApiServer, Fault, Reply, Request, refusal
+from tests.fakes.api_server import Answer, FakeApiServer, Fault, Reply, Request, Stream, refusal
 
 Object = dict[str, Any]
 #: What happens to a call: its ordinary answer is made by calling the second argument, or not.
@@ -59,6 +59,8 @@ class BindingApi(FakeApiServer):
             return self._ordinary(request)
 
     def _ordinary(self, request: Request) -> Reply:
+        if request.path == "/api/v1/pods":
+            return self._follow(request)
         _, _, _, _, namespace, kind, *rest = request.path.split("/")
         match request.method, kind, rest:
             case "GET", "pods", [name]:
@@ -72,6 +74,12 @@ class BindingApi(FakeApiServer):
             case "DELETE", "configmaps", [name]:
                 return self._delete(f"{namespace}/{name}", request.body)
         return refusal(405, "MethodNotAllowed")
+
+    def _follow(self, request: Request) -> Reply:
+        if request.is_watch:
+            return Stream([Fault.HANG])
+        pods = copy.deepcopy(list(self.pods.values()))
+        return Answer(body={"metadata": {"resourceVersion": "1"}, "items": pods})
 
     def _bind(self, key: str, request: Request) -> Reply:
         body = request.body
