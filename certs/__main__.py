@@ -15,11 +15,12 @@ from certs import files, names
 from certs.authority import CertificateError
 from certs.issue import Issued, Outcome, carry_out
 from certs.plan import make_plan
-from certs.settings import ENV_PREFIX, Settings, options
+from certs.settings import OPTIONS, Settings
 from certs.store import CaBundle, Store
 from kube.client import Client
 from kube.connection import connect
 from kube.errors import Conflict, KubeError, NotFound
+from service.command import CONTEXT, with_options
 
 #: Exit code when all certificates are in place but no webhook configuration to trust them.
 NO_CONFIGURATION = 3
@@ -36,8 +37,8 @@ def main() -> None:
     """Make and keep the certificates of the webhook, the extender and the scheduler."""
 
 
-@main.command(context_settings={"auto_envvar_prefix": ENV_PREFIX, "show_default": True})
-@options
+@main.command(context_settings=CONTEXT)
+@with_options(OPTIONS)
 def issue(**values: Any) -> None:
     """Issue what is missing, due or unusable, and keep the rest.
 

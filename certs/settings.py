@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import click
 
 from certs import names
 from certs.issue import Lifetimes
-
-ENV_PREFIX = "GPUDETOUR"
+from service import command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +40,7 @@ class Settings:
         )
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command one option for each field of `Settings`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-_OPTIONS = (
+OPTIONS: tuple[command.Option, ...] = (
     click.option("--namespace", default=names.NAMESPACE, help="Where the Secrets are stored."),
     click.option(
         "--webhook-host",
@@ -76,6 +66,6 @@ _OPTIONS = (
     click.option("--ca-days", default=365, type=click.IntRange(min=1), help="For a new authority."),
     click.option("--leaf-days", default=30, type=click.IntRange(min=1), help="For new leaves."),
     click.option("--force", is_flag=True, help="Renew all leaves, due or not."),
-    click.option("--kubeconfig", default=None, help="Absent: the service account of the pod."),
+    *command.KUBECONFIG,
     click.option("-o", "--output", default="table", type=click.Choice(("table", "json"))),
 )

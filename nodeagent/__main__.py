@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,8 @@ from nodeagent.podresources.client import PodResources
 from nodeagent.pods import NodePods
 from nodeagent.publisher import Publisher
 from nodeagent.reader import InventoryReader
-from nodeagent.settings import ENV_PREFIX, Settings, options
-from service import logs
+from nodeagent.settings import OPTIONS, Settings
+from service.command import CONTEXT, launch, with_options
 from service.lifecycle import Lifecycle
 from service.metrics import new_registry
 from service.side_port import SidePort
@@ -51,20 +50,14 @@ _STALE = 60.0
 log = structlog.get_logger()
 
 
-@click.command(context_settings={"auto_envvar_prefix": ENV_PREFIX, "show_default": True})
-@options
+@click.command(context_settings=CONTEXT)
+@with_options(OPTIONS)
 def main(**values: Any) -> None:
     """Tell the cluster which GPUs this node has, and serve them.
 
     Every option can be given as GPUDETOUR_<OPTION> in the environment too.
     """
-    try:
-        settings = Settings(**values)
-        logs.configure(level=settings.log_level, json=settings.log_format == "json")
-        log.info("starting", **asdict(settings))
-        run(settings)
-    except (ValueError, NoConnection, OSError) as error:
-        raise click.ClickException(str(error)) from error
+    launch(lambda: Settings(**values), run, faults=(NoConnection, OSError))
 
 
 def run(settings: Settings) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from nodeagent.deviceplugin.allocation import DeviceList
 from nodeagent.deviceplugin.driver_files import Roots
-from service import logs
-
-ENV_PREFIX = "GPUDETOUR"
+from service import command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +60,7 @@ class Settings:
         return None if self.device_list == "auto" else DeviceList(self.device_list)
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command one option for each field of `Settings`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-_OPTIONS = (
+OPTIONS: tuple[command.Option, ...] = (
     click.option(
         "--node-name",
         required=True,
@@ -79,7 +68,7 @@ _OPTIONS = (
         show_envvar=True,
         help="Name of the Node that this agent runs on.",
     ),
-    click.option("--kubeconfig", default=None, help="Absent: the service account of the pod."),
+    *command.KUBECONFIG,
     click.option("--namespace", default="gpudetour-system", help="Where the agent's Lease is."),
     click.option(
         "--driver-root", default="/", help="Root of the files of NVIDIA's driver, as seen here."
@@ -111,8 +100,6 @@ _OPTIONS = (
         help="Seconds after which a kubelet that does not take the plugin is given up.",
     ),
     click.option("--interval", default=5.0, help="Seconds between looks at GPUs and kubelet."),
-    click.option("--side-host", default="0.0.0.0", help="Address of health and metrics."),  # noqa: S104 - a pod's own
-    click.option("--side-port", default=8080, help="Port of health and metrics; 0: a free one."),
-    click.option("--log-level", default="info", type=click.Choice(logs.LEVELS)),
-    click.option("--log-format", default="json", type=click.Choice(("json", "console"))),
+    *command.SIDE_PORT,
+    *command.LOGGING,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import string
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ import structlog
 from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX
 from kube.client import Client
 from kube.connection import NoConnection, connect
-from service import logs
+from service.command import CONTEXT, launch, with_options
 from service.http import serve
 from service.lifecycle import Lifecycle
 from service.metrics import new_registry
@@ -23,25 +22,19 @@ from webhook.app import create_app
 from webhook.metrics import Metrics
 from webhook.mutate import Mutator
 from webhook.runtime_classes import RuntimeClasses
-from webhook.settings import ENV_PREFIX, Settings, options
+from webhook.settings import OPTIONS, Settings
 
 log = structlog.get_logger()
 
 
-@click.command(context_settings={"auto_envvar_prefix": ENV_PREFIX, "show_default": True})
-@options
+@click.command(context_settings=CONTEXT)
+@with_options(OPTIONS)
 def main(**values: Any) -> None:
     """Serve the mutating admission webhook.
 
     Every option can be given as GPUDETOUR_<OPTION> in the environment too.
     """
-    try:
-        settings = Settings(**values)
-        logs.configure(level=settings.log_level, json=settings.log_format == "json")
-        log.info("starting", **asdict(settings))
-        run(settings)
-    except (ValueError, NoConnection, TlsError) as error:
-        raise click.ClickException(str(error)) from error
+    launch(lambda: Settings(**values), run, faults=(NoConnection, TlsError))
 
 
 def run(settings: Settings) -> None:

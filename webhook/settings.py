@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
 from gpus.model import GPU_RESOURCE
-from service import logs
+from service import command
 from service.http import ServerSettings
 from webhook.mutate import Policy
-
-ENV_PREFIX = "GPUDETOUR"
 
 _SELECTOR = re.compile(
     r"(?P<key>(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62})=(?P<value>[A-Za-z0-9._-]{0,63})"
@@ -71,16 +67,8 @@ class Settings:
         )
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command one option for each field of `Settings`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-_OPTIONS = (
-    click.option("--host", default="0.0.0.0", help="Address of the HTTPS port."),  # noqa: S104 - a pod's own
-    click.option("--port", default=8443, help="HTTPS port; 0 takes a free one."),
+OPTIONS: tuple[command.Option, ...] = (
+    *command.HTTPS,
     click.option(
         "--tls-dir",
         default="/etc/gpudetour/tls",
@@ -91,11 +79,9 @@ _OPTIONS = (
         default=None,
         help="Serve only clients with a certificate of this CA (API servers set up for it).",
     ),
-    click.option("--side-host", default="0.0.0.0", help="Address of health and metrics."),  # noqa: S104
-    click.option("--side-port", default=8080, help="Port of health and metrics."),
-    click.option("--threads", default=16, help="Requests served at the same time."),
+    *command.SIDE_PORT,
     click.option("--drain", default=5.0, help="Seconds to go on serving after SIGTERM."),
-    click.option("--kubeconfig", default=None, help="Absent: the service account of the pod."),
+    *command.KUBECONFIG,
     click.option("--runtime-class", default="nvidia", help="Set where it exists and none is set."),
     click.option(
         "--node-selector",
@@ -103,6 +89,5 @@ _OPTIONS = (
         help="KEY=VALUE, the label of nodes with GPUs.",
     ),
     click.option("--toleration-key", default=str(GPU_RESOURCE), help="Taint of nodes with GPUs."),
-    click.option("--log-level", default="info", type=click.Choice(logs.LEVELS)),
-    click.option("--log-format", default="json", type=click.Choice(("json", "console"))),
+    *command.LOGGING,
 )

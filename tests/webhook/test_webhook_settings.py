@@ -6,8 +6,8 @@ import click
 import pytest
 
 from gpus.annotations import DEVICES_CONFIG_MAP_NAME
+from service.command import ENV_PREFIX
 from webhook.__main__ import main, new_config_map_name
-from webhook.settings import ENV_PREFIX
 
 DEFAULTS = {
     "--host": "0.0.0.0",  # noqa: S104 - the default of a pod
