@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import uuid
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -18,13 +17,14 @@ from extender.filtering import Filter
 from extender.janitor import Janitor
 from extender.leader import Leader
 from extender.metrics import Metrics
-from extender.settings import ENV_PREFIX, Settings, options
+from extender.patience import Patience
+from extender.settings import OPTIONS, Settings
 from kube.client import Client
 from kube.connection import NoConnection, connect
 from kube.leases import Elector
 from kube.objects import Node
 from kube.reflector import Reflector
-from service import logs
+from service.command import CONTEXT, launch, with_options
 from service.http import serve
 from service.lifecycle import Lifecycle
 from service.metrics import new_registry
@@ -34,20 +34,14 @@ from service.tls import TlsError
 log = structlog.get_logger()
 
 
-@click.command(context_settings={"auto_envvar_prefix": ENV_PREFIX, "show_default": True})
-@options
+@click.command(context_settings=CONTEXT)
+@with_options(OPTIONS)
 def main(**values: Any) -> None:
     """Serve filter, prioritize and bind to kube-scheduler.
 
     Every option can be given as GPUDETOUR_<OPTION> in the environment too.
     """
-    try:
-        settings = Settings(**values)
-        logs.configure(level=settings.log_level, json=settings.log_format == "json")
-        log.info("starting", **asdict(settings))
-        run(settings)
-    except (ValueError, NoConnection, TlsError) as error:
-        raise click.ClickException(str(error)) from error
+    launch(lambda: Settings(**values), run, faults=(NoConnection, TlsError))
 
 
 def run(settings: Settings) -> None:
@@ -80,7 +74,12 @@ def run(settings: Settings) -> None:
     registry = new_registry("extender")
     metrics = Metrics(registry, snapshot=cluster.snapshot, epoch=leader.serving)
     app = create_app(
-        Filter(cluster, choice=settings.choice(), hold_seconds=settings.hold),
+        Filter(
+            cluster,
+            choice=settings.choice(),
+            hold_seconds=settings.hold,
+            patience=Patience(settings.catch_up),
+        ),
         Binder(client, cluster, epoch=leader.serving, metrics=metrics),
         metrics=metrics,
         not_ready=leader.not_ready,

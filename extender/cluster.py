@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from extender.placement.assign import assign
 from extender.placement.changes import (
+    Change,
     Held,
     HoldsDropped,
     NodeGone,
@@ -58,26 +59,33 @@ class Cluster:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()  # guards replacing the ledger
+        # Guards replacing the ledger; notified of each new one.
+        self._changed = threading.Condition(threading.Lock())
         self._ledger = Ledger()
 
     def snapshot(self) -> Ledger:
         """Return the ledger as it is now; it will not change."""
         return self._ledger
 
+    def wait_for_change(self, since: Ledger, *, seconds: float) -> Ledger:
+        """Return the current ledger as soon as it is another one, at the latest after `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ledger is not since, seconds)
+            return self._ledger
+
     def on_node(self, event: Event[Node]) -> None:
         """Fold one event of the Node watch in."""
         name = NodeName(event.object.metadata.name)
         if event.kind is EventKind.DELETED:
-            with self._lock:
-                self._ledger = self._ledger.apply(NodeGone(name))
+            with self._changed:
+                self._apply(NodeGone(name))
             return
         # Decoding needs no lock: only this watch changes a node's facts.
         known = self._ledger.nodes.get(name)
         facts = read_node(event.object, previous=known.facts if known is not None else None)
         if known is None or facts is not known.facts:
-            with self._lock:
-                self._ledger = self._ledger.apply(NodeSeen(name, facts))
+            with self._changed:
+                self._apply(NodeSeen(name, facts))
 
     def on_pod(self, event: Event[Pod], *, listed: bool = False) -> None:
         """Fold one event of the watch of GPU pods in; confirms and ends reservations.
@@ -87,26 +95,26 @@ class Cluster:
         meta = event.object.metadata
         key = PodKey(f"{meta.namespace}/{meta.name}")
         if event.kind is EventKind.DELETED:
-            with self._lock:
-                self._ledger = self._ledger.apply(PodGone(key, PodUid(meta.uid)))
+            with self._changed:
+                self._apply(PodGone(key, PodUid(meta.uid)))
             return
         known = self._ledger.pods.get(key)
         facts = read_pod(event.object, previous=known)
         if facts != known:
-            with self._lock:
-                self._ledger = self._ledger.apply(PodSeen(facts, listed))
+            with self._changed:
+                self._apply(PodSeen(facts, listed))
 
     def forget_pods(self) -> None:
         """Start over with the nodes alone, because pods are about to be listed anew."""
-        with self._lock:
-            self._ledger = self._ledger.apply(PodsForgotten())
+        with self._changed:
+            self._apply(PodsForgotten())
 
     def without_hold(self, uid: PodUid) -> Ledger:
         """Drop the pod's hold and all that ran out of time; return the ledger after that."""
         now = self._clock()
-        with self._lock:
+        with self._changed:
             over = (hold.uid for hold in self._ledger.holds.values() if hold.expires <= now)
-            self._ledger = self._ledger.apply(HoldsDropped((uid, *over)))
+            self._apply(HoldsDropped((uid, *over)))
             return self._ledger
 
     def hold(self, pod: PodFacts, node: NodeName, *, seconds: float) -> None:
@@ -115,15 +123,15 @@ class Cluster:
             return
         expires = self._clock() + seconds
         hold = Hold(uid=pod.uid, node=node, totals=pod.demand.totals, expires=expires)
-        with self._lock:
-            self._ledger = self._ledger.apply(Held(hold))
+        with self._changed:
+            self._apply(Held(hold))
 
     def reserve(self, bid: Bid) -> Reservation | Rejection | Settled:
         """Give a pod its devices on a node, or tell why not. Holds of others do not count.
 
         What was reserved for the same pod and node before is reserved again, unless it cannot be.
         """
-        with self._lock:
+        with self._changed:
             ledger = self._ledger
             known = ledger.pods.get(bid.pod.key)
             if known is not None and known.uid == bid.pod.uid and (known.node or known.ended):
@@ -132,7 +140,7 @@ class Cluster:
                 return Rejection((Reason.DEVICES_FROM_TAKEN,))
             outcome = self._choose(bid, ledger.nodes.get(bid.node, NodeState()))
             if isinstance(outcome, Reservation):
-                self._ledger = ledger.apply(Reserved(outcome))
+                self._apply(Reserved(outcome))
             return outcome
 
     def _choose(self, bid: Bid, state: NodeState) -> Reservation | Rejection:
@@ -165,22 +173,26 @@ class Cluster:
         Call this when a Binding was taken, and when nobody knows whether it was.
         """
         sent = replace(reservation, sent=True, since=self._clock())
-        with self._lock:
+        with self._changed:
             kept = self._ledger.reservations.get(reservation.uid, ())
             # Not when the watch has settled it meanwhile.
             if any(_same(reservation, other) for other in kept):
-                self._ledger = self._ledger.apply(Reserved(sent))
+                self._apply(Reserved(sent))
 
     def release(self, reservation: Reservation, *, even_sent: bool = False) -> None:
         """Give the devices of a failed bind back, unless an earlier attempt sent a Binding."""
         epoch = reservation.assignment.epoch
-        with self._lock:
+        with self._changed:
             kept = self._ledger.reservations.get(reservation.uid, ())
             current = next((other for other in kept if _same(reservation, other)), None)
             if current is not None and (even_sent or not current.sent):
-                self._ledger = self._ledger.apply(
-                    Released(reservation.uid, reservation.node, epoch)
-                )
+                self._apply(Released(reservation.uid, reservation.node, epoch))
+
+    def _apply(self, change: Change) -> None:
+        ledger = self._ledger.apply(change)
+        if ledger is not self._ledger:
+            self._ledger = ledger
+            self._changed.notify_all()
 
     def overdue(self, seconds: float) -> list[Reservation]:
         """Return the reservations that the watch has not settled within `seconds`."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Sequence
 
 from extender.cluster import Cluster
+from extender.patience import Patience
 from extender.placement.facts import PodFacts
 from extender.placement.fit import Ask, ask_of
+from extender.placement.ledger import Ledger
 from extender.placement.reasons import Reason
 from extender.placement.shortlist import Choice, Decision, Memo, decide, judge
 from extender.placement.state import NodeState
@@ -24,6 +27,8 @@ from gpus.model import NodeName
 #: How many different asks are remembered; pods of one workload ask alike. Each keeps its verdict
 #: on every node, which is 1 MB at 5,000 nodes.
 _MEMORY = 16
+#: What a pod that leaves may change at once.
+_WAIT_FOR = frozenset({Reason.IN_USE.text, Reason.NOT_ENOUGH.text})
 #: The most that any node but the held one gets, so that weights of other plugins cannot turn it.
 _SECOND_BEST = 4
 
@@ -31,10 +36,13 @@ _SECOND_BEST = 4
 class Filter:
     """Answers filter and prioritize from the ledger; thread-safe."""
 
-    def __init__(self, cluster: Cluster, *, choice: Choice, hold_seconds: float) -> None:
+    def __init__(
+        self, cluster: Cluster, *, choice: Choice, hold_seconds: float, patience: Patience
+    ) -> None:
         self._cluster = cluster
         self._choice = choice
         self._hold_seconds = hold_seconds
+        self._patience = patience
         self._turns = itertools.count()
         self._lock = threading.Lock()  # guards the next one
         self._memos: dict[Ask, Memo] = {}
@@ -50,8 +58,18 @@ class Filter:
         if ledger.rival(pod) is not None:
             unfit = dict.fromkeys(names, Reason.DEVICES_FROM_TAKEN.text)
             return Decision(nodes=[], busy={}, unfit=unfit, fitting=0)
-        ask = _ask(pod, pod.demand)
-        decision = decide(
+        decision = self._decide(pod, pod.demand, names, ledger)
+        if not decision.nodes and _WAIT_FOR.intersection(decision.busy.values()):
+            decision = self._decide_later(pod, pod.demand, names, ledger, decision)
+        if decision.nodes and self._hold_seconds > 0:
+            self._cluster.hold(pod, decision.nodes[0], seconds=self._hold_seconds)
+        return decision
+
+    def _decide(
+        self, pod: PodFacts, demand: Demand, names: Sequence[NodeName], ledger: Ledger
+    ) -> Decision:
+        ask = _ask(pod, demand)
+        return decide(
             names,
             ledger.seen_by(pod.uid),
             ask=ask,
@@ -59,8 +77,24 @@ class Filter:
             memo=self._memo(ask),
             turn=next(self._turns),
         )
-        if decision.nodes and self._hold_seconds > 0:
-            self._cluster.hold(pod, decision.nodes[0], seconds=self._hold_seconds)
+
+    def _decide_later(
+        self,
+        pod: PodFacts,
+        demand: Demand,
+        names: Sequence[NodeName],
+        ledger: Ledger,
+        decision: Decision,
+    ) -> Decision:
+        """Decide again at each change, while patience lasts and nothing fits."""
+        started = time.monotonic()
+        deadline = started + self._patience.left()
+        while not decision.nodes and (left := deadline - time.monotonic()) > 0:
+            newer = self._cluster.wait_for_change(ledger, seconds=left)
+            if newer is not ledger:
+                ledger = newer
+                decision = self._decide(pod, demand, names, ledger)
+        self._patience.spend(time.monotonic() - started)
         return decision
 
     def prioritize(self, pod: PodFacts, names: Sequence[NodeName]) -> dict[NodeName, int]:

@@ -1,21 +1,17 @@
-"""Settings of the extender and their command line options; the only reader of its environment."""
+"""Settings of the extender and their command line options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from extender.fence import FenceMode
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import Policy, strategy
-from service import logs
+from service import command
 from service.http import ServerSettings
-
-ENV_PREFIX = "GPUDETOUR"
 
 #: 5,000 node names of the greatest length, and a pod as large as the API server takes.
 _MAX_BODY = 16 * 1024 * 1024
@@ -45,6 +41,7 @@ class Settings:
     shortlist: int
     policy: str
     hold: float
+    catch_up: float
     log_level: str
     log_format: str
 
@@ -53,6 +50,8 @@ class Settings:
             raise ValueError("--shortlist must be 0 (all nodes) or more")
         if self.hold < 0:
             raise ValueError("--hold must be 0 (hold nothing) or more seconds")
+        if not 0 <= self.catch_up <= 1:
+            raise ValueError("--catch-up must be 0 to 1 second: the scheduler waits as long")
         if not self.client_name:
             raise ValueError("--client-name must name the scheduler's certificate")
         if not self.lease_duration > self.renew_deadline > self.lease_retry > 0:
@@ -79,16 +78,8 @@ class Settings:
         )
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command one option for each field of `Settings`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-_OPTIONS = (
-    click.option("--host", default="0.0.0.0", help="Address of the HTTPS port."),  # noqa: S104 - a pod's own
-    click.option("--port", default=8443, help="HTTPS port; 0 takes a free one."),
+OPTIONS: tuple[command.Option, ...] = (
+    *command.HTTPS,
     click.option(
         "--tls-dir",
         default="/etc/gpudetour/tls",
@@ -104,11 +95,9 @@ _OPTIONS = (
         default="gpudetour-scheduler",
         help="Common name of the only client certificate that may call.",
     ),
-    click.option("--side-host", default="0.0.0.0", help="Address of health and metrics."),  # noqa: S104
-    click.option("--side-port", default=8080, help="Port of health and metrics."),
-    click.option("--threads", default=16, help="Requests served at the same time."),
+    *command.SIDE_PORT,
     click.option("--drain", default=0.0, help="Seconds to go on serving after SIGTERM."),
-    click.option("--kubeconfig", default=None, help="Absent: the service account of the pod."),
+    *command.KUBECONFIG,
     click.option("--api-timeout", default=10.0, help="Seconds for one call to the API server."),
     click.option("--namespace", default="gpudetour-system", help="Namespace of the Lease."),
     click.option("--lease", default="gpudetour-extender", help="Lease whose holder serves."),
@@ -135,6 +124,11 @@ _OPTIONS = (
         default=5.0,
         help="Seconds to keep a place on the best node between filter and bind; 0: do not.",
     ),
-    click.option("--log-level", type=click.Choice(logs.LEVELS), default="info"),
-    click.option("--log-format", type=click.Choice(("json", "console")), default="json"),
+    click.option(
+        "--catch-up",
+        default=0.1,
+        help="Seconds to wait for a GPU that may just have been given back, if none is free; "
+        "at most a twentieth of the time.",
+    ),
+    *command.LOGGING,
 )

@@ -16,6 +16,7 @@ from extender.app import create_app
 from extender.binder import Binder
 from extender.filtering import Filter
 from extender.metrics import Metrics
+from extender.patience import Patience
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
 from tests.builders import node, pod
@@ -54,7 +55,12 @@ class Port:
         cluster = self.told.cluster
         metrics = Metrics(self.registry, snapshot=cluster.snapshot, epoch=lambda: 1)
         app = create_app(
-            Filter(cluster, choice=Choice(rank=binpack, limit=16), hold_seconds=5),
+            Filter(
+                cluster,
+                choice=Choice(rank=binpack, limit=16),
+                hold_seconds=5,
+                patience=Patience(0.1),
+            ),
             Binder(api.client(), cluster, epoch=lambda: 1, metrics=metrics),
             metrics=metrics,
             not_ready=lambda: self.fault,

@@ -8,7 +8,8 @@ import click
 import pytest
 
 from extender.__main__ import main
-from extender.settings import ENV_PREFIX, Settings
+from extender.settings import Settings
+from service.command import ENV_PREFIX
 
 DEFAULTS: dict[str, Any] = {
     "--host": "0.0.0.0",  # noqa: S104 - the default of a pod
@@ -31,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "--shortlist": 16,
     "--policy": "binpack",
     "--hold": 5.0,
+    "--catch-up": 0.1,
     "--log-level": "info",
     "--log-format": "json",
 }
@@ -77,6 +79,7 @@ def test_clients_are_trusted_by_the_ca_beside_the_certificate() -> None:
     [
         (["--shortlist=-1"], "--shortlist"),
         (["--hold=-1"], "--hold"),
+        (["--catch-up=2"], "--catch-up"),
         (["--client-name="], "--client-name"),
         (["--lease-duration=10"], "--lease-duration"),
         (["--lease-retry=0"], "--lease-retry"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
+import pytest
+
 from extender.filtering import Filter
+from extender.patience import SHARE, Patience
 from extender.placement.reasons import Reason
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
@@ -22,8 +26,9 @@ def one_gpu_each() -> list[NodeBuilder]:
     return [node(name).with_gpus(1).annotation_path() for name in NAMES]
 
 
-def chooser(told: Told, *, limit: int = 16, hold: float = HOLD) -> Filter:
-    return Filter(told.cluster, choice=Choice(rank=binpack, limit=limit), hold_seconds=hold)
+def chooser(told: Told, *, limit: int = 16, hold: float = HOLD, patience: float = 0) -> Filter:
+    choice = Choice(rank=binpack, limit=limit)
+    return Filter(told.cluster, choice=choice, hold_seconds=hold, patience=Patience(patience))
 
 
 def asking(name: str, gpus: int = 1) -> PodBuilder:
@@ -168,3 +173,45 @@ def test_a_burst_of_filters_before_any_bind_promises_each_gpu_once() -> None:
 
     assert [len(nodes) for nodes in best] == [1] * 24 + [0]
     assert all(best.count([name]) == 8 for name in NAMES)
+
+
+def test_a_gpu_that_is_given_back_in_this_moment_is_found() -> None:
+    told = Told(node("a").with_gpus(1).annotation_path())
+    holder = asking("h").on("a").assigned({"main": ["GPU-a-0"]})
+    told.pod(holder)
+    found: list[list[NodeName]] = []
+    asked = threading.Thread(
+        target=lambda: found.append(
+            chooser(told, patience=10).filter(facts(asking("p")), [A]).nodes
+        )
+    )
+    asked.start()
+
+    told.pod(holder, EventKind.DELETED)
+    asked.join(10)
+
+    assert found == [["a"]]
+
+
+def test_waiting_takes_a_small_part_of_the_time() -> None:
+    now = [100.0]
+    patience = Patience(0.1, clock=lambda: now[0])
+
+    assert patience.left() == 0.1
+    patience.spend(0.1)
+    assert patience.left() == 0
+    now[0] += 1
+    assert patience.left() == pytest.approx(SHARE)
+    patience.spend(0.2)
+    assert patience.left() == 0
+    now[0] += 100
+    assert patience.left() == 0.1
+
+
+def test_nobody_waits_for_what_no_pod_gives_back() -> None:
+    told = Told(node("a").with_gpus(1).annotation_path())
+    choose = chooser(told, patience=1000)
+
+    assert choose.filter(facts(asking("p", 2)), [A]).nodes == []
+    told.node(node("a").with_gpus(1).annotation_path().path("settling"))
+    assert choose.filter(facts(asking("p")), [A]).nodes == []

@@ -14,6 +14,7 @@ from typing import Any
 
 from extender.cluster import Bid, Settled
 from extender.filtering import Filter
+from extender.patience import Patience
 from extender.placement.reasons import Rejection
 from extender.placement.shortlist import Choice
 from extender.placement.state import Reservation
@@ -129,7 +130,12 @@ class World:
         if not pending:
             return
         leader, builder = self._somebody(pick), self.store[pick(pending)]
-        chooser = Filter(leader.told.cluster, choice=Choice(rank=binpack, limit=0), hold_seconds=5)
+        chooser = Filter(
+            leader.told.cluster,
+            choice=Choice(rank=binpack, limit=0),
+            hold_seconds=5,
+            patience=Patience(0),
+        )
         found = chooser.filter(facts(builder), [NodeName(name) for name in NODES])
         if found.nodes:
             self._bind(leader, builder, found.nodes[0])
