@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -24,4 +25,6 @@ def prepared_node(real_node: LocalCluster, tmp_path_factory: pytest.TempPathFact
 def gpu_node(prepared_node: GpuNode) -> Iterator[GpuNode]:
     """The node without agent, plugin and pods, and left like that."""
     yield prepared_node
+    # Shown where a test failed.
+    sys.stdout.write(prepared_node.agent_log())
     prepared_node.reset()

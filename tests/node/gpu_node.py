@@ -67,6 +67,11 @@ class GpuNode:
     def stop_agent(self) -> None:
         self.cluster.processes.stop(f"agent-{NODE}")
 
+    def agent_log(self) -> str:
+        """What the agents of this test wrote, at most the end of it."""
+        log = self.cluster.processes.log(f"agent-{NODE}")
+        return log.read_text()[-20_000:] if log.exists() else ""
+
     # The Node
 
     def node(self) -> Object:
