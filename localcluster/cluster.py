@@ -91,6 +91,8 @@ class LocalCluster:
 
         A `guarded` cluster ends with this process. Whatever fails, nothing is left running.
         """
+        if self._with_node:
+            check_rights()
         wanted = [*CONTROL_PLANE_PARTS, *(NODE_PARTS if self._with_node else ())]
         programs = dict(ensure(wanted, settings=self._settings, progress=self._progress))
         ports = dict(zip(Ports.names(), free_ports(len(Ports.names())), strict=True))
@@ -323,7 +325,6 @@ class LocalCluster:
     @contextmanager
     def _machine_slot(self) -> Iterator[int]:
         patience, note = self._settings.node_patience, self._progress.note
-        check_rights()
         with going_up(self.state, patience=patience, waiting=note) as slot:
             check_place(self._layout)
             yield slot
