@@ -103,7 +103,7 @@ OPTIONS: tuple[command.Option, ...] = (
     click.option("--lease", default="gpudetour-extender", help="Lease whose holder serves."),
     click.option("--lease-duration", default=15.0, help="Seconds until another may take over."),
     click.option("--renew-deadline", default=10.0, help="Seconds after which a leader stops."),
-    click.option("--lease-retry", default=2.0, help="Seconds between renewals."),
+    click.option("--lease-retry", default=1.0, help="Seconds between renewals."),
     click.option(
         "--fence",
         type=click.Choice([mode.value for mode in FenceMode]),

@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "--lease": "gpudetour-extender",
     "--lease-duration": 15.0,
     "--renew-deadline": 10.0,
-    "--lease-retry": 2.0,
+    "--lease-retry": 1.0,
     "--fence": "require",
     "--shortlist": 16,
     "--policy": "binpack",
