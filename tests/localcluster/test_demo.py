@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -28,15 +27,3 @@ def test_every_step_comes_out_as_told_and_nothing_is_left(
     assert "Every step came out as told" in done.stdout
     assert "✗" not in done.stdout
     assert not state.exists()
-
-
-def test_it_says_what_it_can_be_told() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "localcluster.demo", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).resolve().parents[2],
-    )
-
-    assert "--keep / --no-keep" in done.stdout
