@@ -109,19 +109,13 @@ def status(state: Path) -> None:
     if not cluster.exists:
         click.echo(f"no cluster in {state}")
         sys.exit(_NOT_THERE)
-    table = Table("process", "state", "process id", "log")
-    for name in cluster.processes.names():
-        pid = cluster.processes.pid(name)
-        table.add_row(
-            name,
-            "died" if pid is None else "runs",
-            str(pid or ""),
-            str(cluster.processes.log(name)),
-        )
-    console = Console()
-    console.print(table)
-    whole = all(cluster.processes.alive(name) for name in cluster.processes.names())
-    if not whole:
+    table = Table("process", "state", "process id")
+    pids = {name: cluster.processes.pid(name) for name in cluster.processes.names()}
+    for name, pid in pids.items():
+        table.add_row(name, "died" if pid is None else "runs", str(pid or ""))
+    Console().print(table)
+    click.echo(f"logs in {cluster.processes.logs}")
+    if None in pids.values():
         sys.exit(_NOT_WHOLE)
     click.echo(cluster.kubectl("get", "nodes"))
 

@@ -46,7 +46,8 @@ class Processes:
 
     def __init__(self, *, run: Path, logs: Path, environment: Mapping[str, str]) -> None:
         self._run = run
-        self._logs = logs
+        self.logs = logs
+        """The folder with the output of all processes."""
         self._environment = dict(environment)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -68,7 +69,7 @@ class Processes:
         if self.alive(name):
             raise ValueError(f"a process named {name} is running; stop it first")
         self._run.mkdir(parents=True, exist_ok=True)
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
         record = self._path(name)
         record.unlink(missing_ok=True)
         with self.log(name).open("ab") as log:
@@ -145,7 +146,7 @@ class Processes:
 
     def log(self, name: str) -> Path:
         """The file with the output of a process."""
-        return self._logs / f"{name}.log"
+        return self.logs / f"{name}.log"
 
     def tail(self, name: str, lines: int = _TAIL_LINES) -> str:
         """The last lines of a process's output."""

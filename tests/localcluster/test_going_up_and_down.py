@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from localcluster.waiting import until
-from tests.localcluster.footprint import Footprint, footprint, processes_of
+from tests.localcluster.footprint import processes_of
 
 pytestmark = pytest.mark.controlplane
 
@@ -30,13 +30,8 @@ with LocalCluster(Path(sys.argv[1])) as cluster:
 
 
 @pytest.fixture
-def before(control_plane_parts: None, tmp_path: Path) -> Footprint:
+def state(control_plane_parts: None, tmp_path: Path) -> Iterator[Path]:
     del control_plane_parts
-    return footprint(tmp_path)
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "s"
     localcluster("down", "--state", tmp_path / "s")
 
@@ -52,14 +47,13 @@ def localcluster(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def check_nothing_is_left(state: Path, before: Footprint) -> None:
+def check_nothing_is_left(state: Path) -> None:
     assert processes_of(state) == {}
     assert not state.exists()
     assert [path.name for path in state.parent.iterdir()] == []
-    assert footprint(state.parent) == before
 
 
-def test_a_cluster_is_there_after_up_and_gone_after_down(state: Path, before: Footprint) -> None:
+def test_a_cluster_is_there_after_up_and_gone_after_down(state: Path) -> None:
     went_up = localcluster("up", "--state", state, "--simulated", "2")
 
     assert went_up.returncode == 0, went_up.stderr
@@ -75,10 +69,10 @@ def test_a_cluster_is_there_after_up_and_gone_after_down(state: Path, before: Fo
 
     assert localcluster("down", "--state", state).returncode == 0
 
-    check_nothing_is_left(state, before)
+    check_nothing_is_left(state)
 
 
-def test_a_died_process_shows_in_the_status(state: Path, before: Footprint) -> None:
+def test_a_died_process_shows_in_the_status(state: Path) -> None:
     assert localcluster("up", "--state", state).returncode == 0
     (scheduler,) = [pid for pid, words in processes_of(state).items() if "scheduler" in words[0]]
 
@@ -89,7 +83,7 @@ def test_a_died_process_shows_in_the_status(state: Path, before: Footprint) -> N
     assert status.returncode == 3
     assert "died" in status.stdout
     assert localcluster("down", "--state", state).returncode == 0
-    check_nothing_is_left(state, before)
+    check_nothing_is_left(state)
 
 
 def test_without_a_cluster_the_commands_say_so(tmp_path: Path) -> None:
@@ -104,9 +98,7 @@ def test_without_a_cluster_the_commands_say_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_foreground_cluster_ends_with_its_command(
-    state: Path, before: Footprint, number: signal.Signals
-) -> None:
+def test_a_foreground_cluster_ends_with_its_command(state: Path, number: signal.Signals) -> None:
     command = [*COMMAND, "up", "--foreground", "--state", str(state)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
@@ -114,19 +106,19 @@ def test_a_foreground_cluster_ends_with_its_command(
         owner.send_signal(number)
         assert owner.wait(timeout=60) == 0
 
-    check_nothing_is_left(state, before)
+    check_nothing_is_left(state)
 
 
-def test_a_cluster_ends_when_its_owner_is_killed(state: Path, before: Footprint) -> None:
+def test_a_cluster_ends_when_its_owner_is_killed(state: Path) -> None:
     with owner_of(state) as owner:
         owner.send_signal(signal.SIGKILL)
 
     until(lambda: not state.exists(), timeout=60, what="the guard's work")
     until(lambda: not processes_of(state), timeout=10, what="the guard's end")
-    check_nothing_is_left(state, before)
+    check_nothing_is_left(state)
 
 
-def test_down_cleans_up_when_owner_and_guard_were_killed(state: Path, before: Footprint) -> None:
+def test_down_cleans_up_when_owner_and_guard_were_killed(state: Path) -> None:
     with owner_of(state) as owner:
         (guard,) = [pid for pid, words in processes_of(state).items() if "guard" in words]
         os.kill(guard, signal.SIGKILL)
@@ -135,7 +127,7 @@ def test_down_cleans_up_when_owner_and_guard_were_killed(state: Path, before: Fo
 
     assert localcluster("down", "--state", state).returncode == 0
 
-    check_nothing_is_left(state, before)
+    check_nothing_is_left(state)
 
 
 def owner_of(state: Path) -> subprocess.Popen[str]:
