@@ -20,7 +20,7 @@ def _given(environment: dict[str, str]) -> set[str]:
 
 def test_a_container_gets_what_the_cdi_spec_says(gpu_node: GpuNode) -> None:
     gpu_node.start_agent()
-    gpu_node.path_is("plugin", "OwnDevicePlugin", timeout=20)
+    gpu_node.path_is("plugin", "OwnDevicePlugin")
     gpu_node.offers(2)
     uid = gpu_node.create_pod("one")["metadata"]["uid"]
     gpu_node.running("one")
@@ -97,7 +97,7 @@ def test_ours_takes_over_from_a_plugin_that_dies_and_gives_way_when_it_is_back(
         first = gpu_node.environment("old")["NVIDIA_VISIBLE_DEVICES"]
         assert first in gpu_node.uuids
 
-    gpu_node.path_is("plugin", "OwnDevicePlugin", timeout=15)
+    gpu_node.path_is("plugin", "OwnDevicePlugin")
     gpu_node.offers(2)
     new_uid = gpu_node.create_pod("new")["metadata"]["uid"]
     gpu_node.running("new")
@@ -106,12 +106,12 @@ def test_ours_takes_over_from_a_plugin_that_dies_and_gives_way_when_it_is_back(
     gpu_node.node_when(lambda node: holders(node) == {first: uid, second: new_uid})
 
     with Foreign(gpu_node.plugins, sorted(gpu_node.uuids)):
-        gpu_node.path_is("plugin", "OtherDevicePlugin", timeout=15)
+        gpu_node.path_is("plugin", "OtherDevicePlugin")
         gpu_node.delete_pod("new")
         gpu_node.create_pod("third")
         gpu_node.running("third")
         assert gpu_node.environment("third")["NVIDIA_VISIBLE_DEVICES"] == second
-    gpu_node.path_is("plugin", "OwnDevicePlugin", timeout=15)
+    gpu_node.path_is("plugin", "OwnDevicePlugin")
     gpu_node.offers(2)
     assert containers(gpu_node.running("old")) == before
 
@@ -122,7 +122,7 @@ def test_a_plugin_that_hangs_is_replaced(gpu_node: GpuNode) -> None:
         gpu_node.start_agent()
         gpu_node.path_is("plugin", "OtherDevicePlugin")
         with other.hanging():
-            gpu_node.path_is("plugin", "OwnDevicePlugin", timeout=40)
+            gpu_node.path_is("plugin", "OwnDevicePlugin")
             gpu_node.create_pod("one")
             gpu_node.running("one")
             assert _given(gpu_node.environment("one")) <= gpu_node.uuids
