@@ -52,7 +52,7 @@ class Narrator:
         self._came_back(done.stdout)
         return done.stdout
 
-    def expect(self, promise: str, probe: Callable[[], bool], *, timeout: float = 20.0) -> bool:
+    def expect(self, promise: str, probe: Callable[[], bool], *, timeout: float = 60.0) -> bool:
         """Wait until `probe` is true, at most `timeout` seconds, and keep the score."""
         try:
             until(probe, timeout=timeout, what=promise)

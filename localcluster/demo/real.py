@@ -62,7 +62,7 @@ def the_other_path(stage: Stage) -> None:
     tell.expect(
         "the path is annotation, and the stale zero is gone",
         lambda: stage.path(_NODE) == "annotation" and stage.allocatable(_NODE) is None,
-        timeout=40,
+        timeout=90,
     )
     tell.run(_PATH)
     tell.run(f"kubectl apply -f {_AFTERWARDS}.yaml", folder=PODS)

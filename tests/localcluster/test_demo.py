@@ -19,7 +19,7 @@ def test_every_step_comes_out_as_told_and_nothing_is_left(
         [sys.executable, "-m", "localcluster.demo", "--no-keep", f"--state={state}"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=290,
         check=False,
     )
 
