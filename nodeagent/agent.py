@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from gpus.annotations import INVENTORY, PATH_CONDITION, AnnotationError, decode_inventory
-from gpus.model import DeviceId, NodeInventory, PodUid
+from gpus.model import NodeInventory
 from kube.errors import KubeError
 from kube.events import EventRecorder
 from kube.watch import Event, EventKind
@@ -19,7 +19,7 @@ from nodeagent.deviceplugin.cdi import CdiSpec
 from nodeagent.deviceplugin.plugins import PluginSet
 from nodeagent.metrics import Metrics
 from nodeagent.node import OwnNode, condition_of, gpu_capacity, reference
-from nodeagent.observer import Observer
+from nodeagent.observer import Observed, Observer
 from nodeagent.path import Cause, Decision, Observation, decide
 from nodeagent.publisher import Publisher
 from nodeagent.reader import InventoryReader
@@ -136,7 +136,7 @@ class Agent:
         if decision.remove_stale:
             parts.publisher.remove_stale(node, sorted(gpu_capacity(node)))
         if not self._wait_for_kubelet(decision):
-            self._publish(node, decision, reading.inventory, observed.in_use)
+            self._publish(node, decision, reading.inventory, observed)
         return True
 
     def _act(
@@ -184,13 +184,15 @@ class Agent:
         node: OwnNode,
         decision: Decision,
         inventory: NodeInventory | None,
-        in_use: Mapping[DeviceId, PodUid],
+        observed: Observed,
     ) -> None:
         parts = self._parts
         before = parts.publisher.writes
-        parts.publisher.publish(node, wanted(decision, inventory, in_use))
+        parts.publisher.publish(
+            node, wanted(decision, inventory, in_use=observed.in_use, held=observed.held)
+        )
         parts.metrics.writes.inc(parts.publisher.writes - before)
-        parts.metrics.show(inventory, decision.path, held=len(in_use))
+        parts.metrics.show(inventory, decision.path, held=len(observed.held))
         if self._told is None:
             self._told = _published_inventory(node)
         messages = list(health_events(self._told, inventory))

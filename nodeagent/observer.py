@@ -45,6 +45,8 @@ class Observed:
 
     observation: Observation
     in_use: Mapping[DeviceId, PodUid]
+    #: Devices that pods of either path hold.
+    held: frozenset[DeviceId]
 
 
 class Observer:
@@ -114,7 +116,11 @@ class Observer:
             since_annotation=self._history.since(Path.ANNOTATION, now=now),
             since_plugin=self._history.since(Path.PLUGIN, now=now),
         )
-        return Observed(observation=observation, in_use=self._uids(held, checkpoint))
+        return Observed(
+            observation=observation,
+            in_use=self._uids(held, checkpoint),
+            held=self._pods.assigned() | held.keys(),
+        )
 
     def _kubelet_present(self, now: float) -> bool:
         """Tell whether kubelet offers registration, or did a moment ago: it may be restarting."""

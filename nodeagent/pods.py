@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpus.annotations import ASSIGNED, AnnotationError, decode_assigned
-from gpus.model import PodUid
+from gpus.model import DeviceId, PodUid
 from kube.objects import Pod
 from kube.watch import Event, EventKind
 
@@ -48,6 +48,12 @@ class NodePods:
         annotation = sum(_on_annotation_path(pod) for pod in pods)
         return PodCounts(annotation=annotation, plugin=len(pods) - annotation)
 
+    def assigned(self) -> frozenset[DeviceId]:
+        """Return the devices that the extender gave to live pods."""
+        with self._lock:
+            pods = list(self._pods.values())
+        return frozenset(device for pod in pods for device in _assigned(pod))
+
     def uid_of(self, namespace: str, name: str) -> PodUid | None:
         """Return the UID of a live pod by its name."""
         with self._lock:
@@ -55,6 +61,13 @@ class NodePods:
                 if (pod.metadata.namespace, pod.metadata.name) == (namespace, name):
                     return uid
         return None
+
+
+def _assigned(pod: Pod) -> frozenset[DeviceId]:
+    try:
+        return decode_assigned((pod.metadata.annotations or {}).get(ASSIGNED, "")).devices()
+    except AnnotationError:
+        return frozenset()
 
 
 def _on_annotation_path(pod: Pod) -> bool:

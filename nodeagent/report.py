@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from gpus.annotations import (
@@ -35,16 +35,23 @@ class Message:
 
 
 def wanted(
-    decision: Decision, inventory: NodeInventory | None, in_use: Mapping[DeviceId, PodUid]
+    decision: Decision,
+    inventory: NodeInventory | None,
+    *,
+    in_use: Mapping[DeviceId, PodUid],
+    held: Collection[DeviceId],
 ) -> Wanted:
-    """Return what the Node should say; of a node that never had a GPU, one line for people."""
+    """Return what the Node should say; of a node that never had a GPU, one line for people.
+
+    `in_use` is what kubelet gave to pods, `held` what pods hold on either path.
+    """
     if decision.cause is Cause.NO_GPU and (inventory is None or not inventory.gpus):
         return Wanted(annotations={SUMMARY: _cut(decision.reason)})
     known = inventory is not None and bool(inventory.gpus)
     annotations = {
         PATH: str(decision.path),
         PATH_REASON: _cut(decision.reason),
-        SUMMARY: summary(decision, inventory),
+        SUMMARY: summary(decision, inventory, held=held),
     }
     if in_use:
         annotations[IN_USE] = encode_in_use(in_use)
@@ -62,11 +69,24 @@ def wanted(
     )
 
 
-def summary(decision: Decision, inventory: NodeInventory | None) -> str:
-    """Return one line such as `2 x NVIDIA GeForce RTX 4090, driver 580.95.05, path plugin`."""
+def summary(
+    decision: Decision, inventory: NodeInventory | None, *, held: Collection[DeviceId]
+) -> str:
+    """Return one line: `2 x NVIDIA GeForce RTX 4090, 1 free, driver 580.95.05, path plugin`.
+
+    What is free is more than a service to readers: kube-scheduler tries pods that an extender
+    rejected again when a Node changes. It hears that a pod is gone at the same moment as the
+    extender, may ask it an instant too early, and would not ask again for minutes.
+    """
     gpus = inventory.gpus if inventory is not None else ()
     models = Counter(gpu.product or "unknown GPU" for gpu in gpus)
     parts = [f"{count} x {model}" for model, count in models.items()] or ["GPUs not readable here"]
+    if inventory is not None and decision.path in (Path.PLUGIN, Path.ANNOTATION):
+        free = sum(
+            gpu.health is Health.HEALTHY and device not in held
+            for gpu, device, _ in inventory.devices()
+        )
+        parts.append(f"{free} free")
     states = Counter(str(gpu.health) for gpu in gpus if gpu.health is not Health.HEALTHY)
     parts += [f"{count} {state}" for state, count in sorted(states.items())]
     if inventory is not None and inventory.driver:

@@ -16,11 +16,12 @@ from nodeagent.report import health_events, path_event, summary, wanted
 from tests.nodeagent.plugin_parts import node, with_health
 
 PLUGIN = Decision(path=Path.PLUGIN, cause=Cause.OWN_PLUGIN, reason="ours serves", register=True)
+GPU_0 = DeviceId("GPU-0")
 NO_GPU = Decision(path=Path.SETTLING, cause=Cause.NO_GPU, reason="no GPU to serve: no driver")
 
 
 def test_a_node_with_gpus_says_everything() -> None:
-    said = wanted(PLUGIN, node(2), {DeviceId("GPU-0"): PodUid("u1")})
+    said = wanted(PLUGIN, node(2), in_use={GPU_0: PodUid("u1")}, held={GPU_0})
     assert said.annotations[PATH] == "plugin"
     assert said.annotations[PATH_REASON] == "ours serves"
     assert said.annotations[IN_USE] == '{"v":1,"holders":{"GPU-0":"u1"}}'
@@ -31,14 +32,14 @@ def test_a_node_with_gpus_says_everything() -> None:
 
 
 def test_a_node_that_never_had_a_gpu_says_one_line() -> None:
-    said = wanted(NO_GPU, None, {})
+    said = wanted(NO_GPU, None, in_use={}, held=())
     assert said.annotations == {SUMMARY: "no GPU to serve: no driver"}
     assert (said.labels, said.features, said.condition) == ({}, {}, None)
 
 
 def test_a_node_whose_gpus_only_another_plugin_can_read_is_still_a_gpu_node() -> None:
     other = Decision(path=Path.PLUGIN, cause=Cause.OTHER_PLUGIN, reason="theirs serves")
-    said = wanted(other, None, {})
+    said = wanted(other, None, in_use={}, held=())
     assert said.labels == {"gpudetour.io/gpu": "true"}
     assert INVENTORY not in said.annotations
     assert said.annotations[SUMMARY] == "GPUs not readable here, path plugin"
@@ -54,13 +55,18 @@ def test_the_summary_counts_models_and_faults() -> None:
             Gpu(uuid=DeviceId("GPU-2"), index=2),
         ),
     )
-    assert summary(PLUGIN, inventory) == (
-        "2 x NVIDIA L4, 1 x unknown GPU, 1 lost, driver 580.95.05, path plugin"
+    assert summary(PLUGIN, inventory, held={GPU_0}) == (
+        "2 x NVIDIA L4, 1 x unknown GPU, 1 free, 1 lost, driver 580.95.05, path plugin"
     )
+
+    # A change of what is free must change the Node: it makes kube-scheduler try again.
+    assert "2 free" in summary(PLUGIN, inventory, held=())
+    changing = replace(PLUGIN, path=Path.SETTLING)
+    assert "free" not in summary(changing, inventory, held=())
 
 
 def test_long_reasons_are_cut() -> None:
-    said = wanted(replace(PLUGIN, reason="x" * 2000), node(1), {})
+    said = wanted(replace(PLUGIN, reason="x" * 2000), node(1), in_use={}, held=())
     assert said.annotations[PATH_REASON] == "x" * 511 + "…"
 
 
