@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,10 @@ Hook = Callable[[], None]
 
 #: Seconds that gunicorn's parent adds to the worker's own time to stop before it kills it.
 _STOP_MARGIN = 15
+#: Seconds between signs of life to gunicorn's parent, which waits for 30 s.
+_SIGN_OF_LIFE = 1.0
+#: Milliseconds for which a thread waits for the next request on a kept-alive connection.
+_LINGER = 50
 #: Signals that would make gunicorn re-execute, reload, or run another number of workers.
 _UNWANTED_SIGNALS = (
     signal.SIGHUP,
@@ -172,9 +178,43 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gthread that keeps serving for a while after SIGTERM, and runs `on_stop` at its end."""
+    """gthread that keeps serving for a while after SIGTERM, and runs `on_stop` at its end.
+
+    A request that soon follows another on the same connection is served by the same thread, with
+    no way through the main loop and the queue: half the cost of a small request. At most half of
+    the threads wait so.
+    """
 
     _draining = False
+    _notified = float("-inf")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._may_linger = threading.Semaphore(self.cfg.threads // 2)
+
+    def notify(self) -> None:
+        now = time.monotonic()
+        if now - self._notified >= _SIGN_OF_LIFE:
+            self._notified = now
+            super().notify()
+
+    def handle(self, conn: Any) -> Any:
+        result = super().handle(conn)
+        while result is True and self._next_follows(conn):
+            result = super().handle(conn)
+        return result
+
+    def _next_follows(self, conn: Any) -> bool:
+        if self._draining or not self.alive or conn.parser.unreader.buf.getvalue():
+            return False
+        if not self._may_linger.acquire(blocking=False):
+            return False
+        try:
+            poll = select.poll()
+            poll.register(conn.sock, select.POLLIN)
+            return bool(poll.poll(_LINGER))
+        finally:
+            self._may_linger.release()
 
     def run(self) -> None:
         # The parent relays what a terminal sends to the whole process group.
