@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from kube.errors import KubeError
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
+#: Seconds; far less than tokens are valid for after they were replaced.
+_REMEMBER = 1.0
 #: What the official client raises, beside its own error, for a file of an unexpected shape.
 _MALFORMED = (TypeError, ValueError, LookupError, AttributeError)
 
@@ -85,8 +88,8 @@ def _from_kubeconfig(path: str | None, *, context: str | None) -> Connection:
     chosen = next((each for each in contexts if each["name"] == context), active)
     return Connection(
         server=settings.host,
-        authorization=lambda: settings.get_api_key_with_prefix(
-            "BearerToken", alias="authorization"
+        authorization=_remembered(
+            lambda: settings.get_api_key_with_prefix("BearerToken", alias="authorization")
         ),
         ca_file=settings.ssl_ca_cert,
         client_cert_file=settings.cert_file,
@@ -95,3 +98,17 @@ def _from_kubeconfig(path: str | None, *, context: str | None) -> Connection:
         verify=settings.verify_ssl,
         namespace=chosen["context"].get("namespace") or "default",
     )
+
+
+def _remembered(authorization: Callable[[], str | None]) -> Callable[[], str | None]:
+    """Ask anew after a second only: the official client copies all its settings each time."""
+    known: tuple[float, str | None] = (float("-inf"), None)
+
+    def recent() -> str | None:
+        nonlocal known
+        now = time.monotonic()
+        if now - known[0] >= _REMEMBER:
+            known = (now, authorization())
+        return known[1]
+
+    return recent
