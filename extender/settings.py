@@ -111,7 +111,10 @@ OPTIONS: tuple[command.Option, ...] = (
         help="Serve only when the API server refuses leaders of the past; off: trust the Lease.",
     ),
     click.option(
-        "--shortlist", default=16, help="Nodes named to the scheduler for a pod; 0 names all."
+        "--shortlist",
+        default=1,
+        help="Nodes named to the scheduler for a pod; more where another extender judges after "
+        "this one, 0 names all.",
     ),
     click.option(
         "--policy",

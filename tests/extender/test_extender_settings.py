@@ -29,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "--renew-deadline": 10.0,
     "--lease-retry": 1.0,
     "--fence": "require",
-    "--shortlist": 16,
+    "--shortlist": 1,
     "--policy": "binpack",
     "--hold": 5.0,
     "--catch-up": 0.1,
