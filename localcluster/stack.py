@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -110,11 +111,15 @@ class Stack:
         self.cluster.processes.start("webhook", shipped.command_line(WEBHOOK, changes))
         self._ready("webhook")
 
-    def start_extender(self) -> None:
-        """Start the extender and return when it leads and its ledger is complete."""
+    def start_extender(self, options: Mapping[str, str] | None = None) -> None:
+        """Start the extender and return when it leads and its ledger is complete.
+
+        `options` are given beside those of the shipped manifest.
+        """
         changes = self._serving("extender") | {
             "--kubeconfig": str(self._kubeconfig(EXTENDER)),
             "--drain": "0",
+            **(options or {}),
         }
         self.cluster.processes.start("extender", shipped.command_line(EXTENDER, changes))
         self._ready("extender")
