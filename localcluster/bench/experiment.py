@@ -18,7 +18,7 @@ from gpus.annotations import ASSIGNED, PATH, decode_assigned
 from gpus.model import Path as GpuPath
 from localcluster.api import Object
 from localcluster.bench.arrivals import Arrivals
-from localcluster.bench.exposition import Series, counter, grown, quantile
+from localcluster.bench.exposition import Series, counter, grown, mean, quantile
 from localcluster.bench.fleet import GPUS, PODS, create_nodes, create_pods, node_names
 from localcluster.bench.systems import Placement, System
 from localcluster.bench.usage import Usage, usage_of
@@ -36,6 +36,8 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _REQUESTS = "apiserver_request_total"
 _VERB_SECONDS = "gpudetour_extender_duration_seconds"
 _WEBHOOK_SECONDS = "gpudetour_webhook_duration_seconds"
+#: What the one loop of kube-scheduler spends on a pod: filters, scores, the extender's answer.
+_LOOP_SECONDS = "scheduler_scheduling_algorithm_duration_seconds"
 _AGENT_NODE = "node-of-the-agent"
 _AGENT_PROFILE = "8x-h100"
 
@@ -56,11 +58,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one experiment showed. Latencies are in seconds, by what answered and the quantile."""
+    """What one experiment showed; latencies by what answered and the quantile, all in seconds.
+
+    `loop` is the mean time that kube-scheduler's one loop spends on a pod, the extender's answer
+    included.
+    """
 
     system: System
     load: Load
     pods_per_second: float
+    loop: float
     writes_per_pod: Mapping[str, float]
     latencies: Mapping[tuple[str, float], float] = field(default_factory=dict)
     refused_share: float | None = None
@@ -114,6 +121,7 @@ def _observe(
         system=system,
         load=load,
         pods_per_second=rate,
+        loop=mean(_fetched(f"{cluster.scheduler.url}/metrics", cluster.ca_file), _LOOP_SECONDS),
         writes_per_pod=_per_pod(grown(before, after), load.pods),
         latencies=_latencies(texts),
         refused_share=_refused_share(texts),
@@ -158,11 +166,14 @@ def _per_pod(requests: Series, pods: int) -> dict[str, float]:
 def _own_metrics(stack: Stack | None) -> dict[str, str]:
     if stack is None:
         return {}
-    with urllib3.PoolManager(retries=False, timeout=5.0) as pool:
-        return {
-            part: pool.request("GET", f"{stack.side_url(part)}/metrics").data.decode()
-            for part in ("extender", "webhook")
-        }
+    parts = ("extender", "webhook")
+    return {part: _fetched(f"{stack.side_url(part)}/metrics") for part in parts}
+
+
+def _fetched(url: str, ca_file: Path | None = None) -> str:
+    ca_certs = str(ca_file) if ca_file is not None else None
+    with urllib3.PoolManager(ca_certs=ca_certs, retries=False, timeout=5.0) as pool:
+        return pool.request("GET", url).data.decode()
 
 
 def _latencies(texts: Mapping[str, str]) -> dict[tuple[str, float], float]:

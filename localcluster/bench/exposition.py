@@ -52,6 +52,14 @@ def quantile(text: str, name: str, share: float, **labels: str) -> float:
     return float("nan")
 
 
+def mean(text: str, name: str) -> float:
+    """The mean of a histogram's observations over all its series; NaN where it has none."""
+    totals: defaultdict[str, float] = defaultdict(float)
+    for sample in _samples(text, name):
+        totals[sample.name.removeprefix(name)] += sample.value
+    return totals["_sum"] / totals["_count"] if totals["_count"] else float("nan")
+
+
 def _samples(text: str, family: str) -> Iterator[Sample]:
     # kube-apiserver says a few megabytes; only the lines asked for are worth parsing.
     starts = (family, f"# TYPE {family}")

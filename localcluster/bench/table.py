@@ -79,7 +79,10 @@ def as_json(found: Iterable[Row]) -> list[dict[str, object]]:
 
 
 def _figures(outcome: Outcome) -> dict[str, Figure]:
-    found = {"scheduled": Figure(outcome.pods_per_second, "pods/s")}
+    found = {
+        "scheduled": Figure(outcome.pods_per_second, "pods/s"),
+        "scheduling loop, mean": Figure(outcome.loop * 1000, "ms per pod"),
+    }
     for (what, share), seconds in outcome.latencies.items():
         found[f"{what} p{share * 100:.0f}"] = Figure(seconds * 1000, "ms")
     if outcome.refused_share is not None:
@@ -124,7 +127,17 @@ def _row(
 
 def _place(name: str) -> int:
     """Where a figure stands in the table: by its kind, else as found."""
-    kinds = ("scheduled", "filter", "prioritize", "bind p", "webhook", "binds", "API", "CPU")
+    kinds = (
+        "scheduled",
+        "scheduling",
+        "filter",
+        "prioritize",
+        "bind p",
+        "webhook",
+        "binds",
+        "API",
+        "CPU",
+    )
     return next((place for place, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from gpus.annotations import decode_inventory, encode_inventory
 from localcluster.bench.experiment import Load, Outcome
-from localcluster.bench.exposition import counter, grown, quantile
+from localcluster.bench.exposition import counter, grown, mean, quantile
 from localcluster.bench.fleet import GPUS, inventory, node_names
 from localcluster.bench.systems import System
 from localcluster.bench.table import Row, as_json, rendered, rows
@@ -66,6 +66,15 @@ def test_a_quantile_beyond_the_last_bound_is_that_bound() -> None:
     assert quantile(generate_latest(registry).decode(), "seconds", 0.5) == 4
 
 
+def test_a_mean_is_that_of_all_series() -> None:
+    registry = CollectorRegistry()
+    seconds = Histogram("seconds", "", ["result"], registry=registry)
+    for result, value in (("scheduled", 1), ("scheduled", 2), ("error", 6)):
+        seconds.labels(result).observe(value)
+
+    assert mean(generate_latest(registry).decode(), "seconds") == 3
+
+
 def test_a_quantile_of_nothing_is_not_a_number() -> None:
     registry = CollectorRegistry()
     Histogram("seconds", "", registry=registry)
@@ -73,6 +82,7 @@ def test_a_quantile_of_nothing_is_not_a_number() -> None:
 
     assert math.isnan(quantile(text, "seconds", 0.5))
     assert math.isnan(quantile(text, "minutes", 0.5))
+    assert math.isnan(mean(text, "seconds"))
 
 
 def outcome(system: System, rate: float, *, nodes: int = 100, writes: float = 1.0) -> Outcome:
@@ -80,6 +90,7 @@ def outcome(system: System, rate: float, *, nodes: int = 100, writes: float = 1.
         system=system,
         load=Load(nodes=nodes, pods=10),
         pods_per_second=rate,
+        loop=1 / rate,
         writes_per_pod={"pods/binding": writes},
         memory={"etcd": 3 << 20},
     )
