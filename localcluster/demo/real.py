@@ -75,6 +75,7 @@ def the_other_path(stage: Stage) -> None:
             == ",".join(stage.devices_given(_AFTERWARDS).get("cuda", ["none"]))
         ),
     )
+    tell.run("kubectl uncordon desk")
 
 
 def _prepare(stage: Stage) -> Path:
