@@ -70,6 +70,9 @@ class PodSpec(Struct, frozen=True):
     init_containers: list[Container] | None = None
     node_name: str = ""
     scheduler_name: str = ""
+    #: Both are set by admission from the PriorityClass; absent where there is none.
+    priority: int | None = None
+    preemption_policy: str | None = None
     runtime_class_name: str | None = None
 
 

@@ -71,6 +71,11 @@ class PodFacts:
     fault: str = ""
     assigned: str | None = None
     assignment: Assignment | None = field(default=None, compare=False)
+    priority: int = 0
+    #: The pod waits for others to end, whatever its priority (preemptionPolicy: Never).
+    patient: bool = False
+    #: It is being deleted; it holds its devices until it is gone.
+    leaving: bool = False
 
     @property
     def holds(self) -> bool:
@@ -148,6 +153,9 @@ def read_pod(pod: Pod, *, previous: PodFacts | None = None) -> PodFacts:
         fault=fault,
         assigned=assigned,
         assignment=assignment,
+        priority=pod.spec.priority or 0,
+        patient=pod.spec.preemption_policy == "Never",
+        leaving=meta.deletion_timestamp is not None,
     )
 
 

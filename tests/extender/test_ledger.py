@@ -60,7 +60,7 @@ def test_a_node_and_its_pods_leave_nothing_behind() -> None:
 def test_a_change_that_means_nothing_makes_no_new_ledger() -> None:
     before = ledger([ANNOTATION], [HOLDER])
 
-    assert seen(before, HOLDER.deleting()) is before
+    assert seen(before, HOLDER.annotated("example.org/note", "x")) is before
     assert before.apply(NodeSeen(N, read_node(ANNOTATION.build()))) is before
     assert gone(before, pod("never seen")) is before
 
