@@ -49,6 +49,16 @@ PATH_CONDITION = "GPUPathHealthy"
 DEVICES_FROM = PREFIX + "devices-from"
 ASSIGNED = PREFIX + "assigned"
 
+# Pod annotations by which users narrow which GPUs they get (`gpus.wishes`).
+PRODUCT = PREFIX + "product"
+UUID = PREFIX + "uuid"
+EXCLUDE_UUID = PREFIX + "exclude-uuid"
+MIN_MEMORY = PREFIX + "min-memory"
+MIN_COMPUTE = PREFIX + "min-compute"
+TOPOLOGY = PREFIX + "topology"
+POLICY = PREFIX + "policy"
+WISHES = (PRODUCT, UUID, EXCLUDE_UUID, MIN_MEMORY, MIN_COMPUTE, TOPOLOGY, POLICY)
+
 #: Prefix of the ConfigMap that hands the assignment of one pod to its containers.
 DEVICES_CONFIG_MAP_PREFIX = "gpudetour-devices-"
 #: A name that the webhook may have generated; anything else in `devices-from` is replaced.
@@ -126,6 +136,7 @@ class _Assigned(_Versioned):
     #: `leaseTransitions` is an int32.
     epoch: _Count
     containers: dict[str, list[str]]
+    share: _Bytes = 0
 
 
 def encode_inventory(inventory: NodeInventory) -> str:
@@ -188,6 +199,7 @@ def encode_assigned(assignment: Assignment) -> str:
         v=VERSION,
         epoch=assignment.epoch,
         containers={name: list(devices) for name, devices in assignment.containers.items()},
+        share=assignment.share_bytes,
     )
     return _encode(wire)
 
@@ -202,7 +214,24 @@ def decode_assigned(text: str) -> Assignment:
     for name, devices in containers.items():
         if len(set(devices)) != len(devices):
             raise AnnotationError(ASSIGNED, f"container {name[:64]!r} names a device twice")
-    return Assignment(epoch=wire.epoch, containers=containers)
+    assignment = Assignment(epoch=wire.epoch, containers=containers, share_bytes=wire.share)
+    if wire.share and not _of_one_gpu(assignment):
+        raise AnnotationError(ASSIGNED, "a share is of one whole GPU, the same for all containers")
+    return assignment
+
+
+def is_device_id(text: str) -> bool:
+    """Tell whether NVML and the container toolkit would read the text as one device."""
+    return _DEVICE_ID.fullmatch(text) is not None
+
+
+def _of_one_gpu(assignment: Assignment) -> bool:
+    devices = assignment.devices()
+    return (
+        len(devices) == 1
+        and all(assignment.containers.values())
+        and not any(device.startswith("MIG-") for device in devices)
+    )
 
 
 def _gpu_to_wire(gpu: Gpu, index_of: Mapping[DeviceId, int]) -> _Gpu:
@@ -270,7 +299,7 @@ def _compute_capability(text: str | None) -> tuple[int, int] | None:
 
 
 def _device(text: str, *, key: str) -> DeviceId:
-    if _DEVICE_ID.fullmatch(text) is None:
+    if not is_device_id(text):
         raise AnnotationError(key, f"{text[:64]!r} is not a device UUID")
     return DeviceId(text)
 

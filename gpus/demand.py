@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gpus.model import GPU_RESOURCE, MIG_RESOURCE_PREFIX, ResourceName
+from gpus.contradictions import contradictions
+from gpus.model import (
+    GPU_MEMORY_RESOURCE,
+    GPU_RESOURCE,
+    MIG_RESOURCE_PREFIX,
+    SHARED_GPU_RESOURCE,
+    ResourceName,
+)
 from gpus.quantity import QuantityError, whole
-from kube.objects import Container, Pod
-
-#: What NVIDIA's plugin calls time-sliced GPUs with `renameByDefault`.
-SHARED_GPU_RESOURCE = ResourceName("nvidia.com/gpu.shared")
-#: A share of one GPU, in bytes of its memory.
-GPU_MEMORY_RESOURCE = ResourceName("gpudetour.io/gpu-memory")
+from gpus.wishes import Wishes, memory_fault, read_wishes
+from kube.objects import Container, Pod, Quantity
 
 #: More devices than any node has; keeps sums small on hostile input.
 MAX_COUNT = 4096
@@ -37,7 +40,7 @@ class DemandError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerDemand:
-    """How many devices of each resource one container asks for; zero counts are left out."""
+    """How much of each resource one container asks for; what it asks zero of is left out."""
 
     name: str
     kind: ContainerKind
@@ -49,11 +52,13 @@ class Demand:
     """What a pod asks for.
 
     `containers` lists only those that ask for something, init containers and sidecars first, in
-    the order in which kubelet starts them. `totals` is what the whole pod needs at its peak.
+    the order in which kubelet starts them. `totals` is what the whole pod needs at its peak:
+    devices, or bytes of the memory of one GPU for `GPU_MEMORY_RESOURCE`.
     """
 
     containers: tuple[ContainerDemand, ...]
     totals: Mapping[ResourceName, int]
+    wishes: Wishes = field(default_factory=Wishes)
 
 
 def is_gpu_resource(name: str) -> bool:
@@ -68,7 +73,9 @@ def is_gpu_resource(name: str) -> bool:
 def demand_of(pod: Pod) -> Demand | None:
     """Return what a pod asks for, or None when it asks for no GPU.
 
-    Raises `DemandError` with every fault when a request cannot be understood or granted.
+    Raises `DemandError` with every fault when a request cannot be understood or granted. Of a pod
+    that is bound only the counts are read: its wishes are past, and an annotation that somebody
+    edits later must not make the devices that it holds unknown.
     """
     faults: list[str] = []
     containers: list[ContainerDemand] = []
@@ -76,11 +83,15 @@ def demand_of(pod: Pod) -> Demand | None:
         counts = _counts(container, faults)
         if counts:
             containers.append(ContainerDemand(name=container.name, kind=kind, counts=counts))
-    if faults:
-        raise DemandError(tuple(faults))
     if not containers:
         return None
-    return Demand(containers=tuple(containers), totals=_totals(containers))
+    totals, wishes = _totals(containers), Wishes()
+    if not pod.spec.node_name:
+        wishes, unreadable = read_wishes(pod.metadata.annotations or {})
+        faults += [*unreadable, *contradictions(totals, wishes)]
+    if faults:
+        raise DemandError(tuple(faults))
+    return Demand(containers=tuple(containers), totals=totals, wishes=wishes)
 
 
 def _containers(pod: Pod) -> Iterator[tuple[Container, ContainerKind]]:
@@ -103,23 +114,30 @@ def _counts(container: Container, faults: list[str]) -> dict[ResourceName, int]:
         if not is_gpu_resource(name):
             continue
         try:
-            count = whole(quantity)
-        except QuantityError as error:
+            count = _amount(name, quantity)
+        except ValueError as error:
             faults.append(f"container {container.name!r}, {name}: {error}")
-            continue
-        if fault := _fault(name, count):
-            faults.append(f"container {container.name!r}, {name}: {fault}")
-        elif count:
-            counts[ResourceName(name)] = count
+            # Asked for all the same, so that what contradicts it is told at once too.
+            counts[ResourceName(name)] = 0
+        else:
+            if count:
+                counts[ResourceName(name)] = count
     return counts
 
 
-def _fault(name: str, count: int) -> str | None:
-    if name == GPU_MEMORY_RESOURCE and count:
-        return "shares of a GPU are not served by this release; ask for nvidia.com/gpu instead"
-    if count > MAX_COUNT:
-        return f"{count} devices are more than any node has"
-    return None
+def _amount(name: str, quantity: Quantity) -> int:
+    """Read a number of devices, or bytes of memory; raises `ValueError` with what to write."""
+    share = name == GPU_MEMORY_RESOURCE
+    try:
+        count = whole(quantity)
+    except QuantityError as error:
+        example = "bytes of GPU memory, such as 8Gi" if share else "a number of GPUs, such as 1"
+        raise ValueError(f"{error}; write {example}") from error
+    if share and count and (fault := memory_fault(count)):
+        raise ValueError(fault)
+    if not share and count > MAX_COUNT:
+        raise ValueError(f"{count} devices are more than any node has; ask for fewer")
+    return count
 
 
 def _totals(containers: list[ContainerDemand]) -> dict[ResourceName, int]:

@@ -16,6 +16,10 @@ ResourceName = NewType("ResourceName", str)
 
 GPU_RESOURCE = ResourceName("nvidia.com/gpu")
 MIG_RESOURCE_PREFIX = "nvidia.com/mig-"
+#: What NVIDIA's plugin calls time-sliced GPUs with `renameByDefault`.
+SHARED_GPU_RESOURCE = ResourceName("nvidia.com/gpu.shared")
+#: A share of one GPU, in bytes of its memory.
+GPU_MEMORY_RESOURCE = ResourceName("gpudetour.io/gpu-memory")
 
 
 class Health(StrEnum):
@@ -132,10 +136,13 @@ class Assignment:
 
     `epoch` is `leaseTransitions` of the Lease under which the extender decided: the API server
     refuses a Binding of any other epoch. Containers that hold nothing are absent.
+    `share_bytes` is how much of the memory of one GPU the whole pod holds: then every container
+    has that same GPU. Zero stands for devices that the pod holds alone.
     """
 
     epoch: int
     containers: Mapping[str, tuple[DeviceId, ...]] = field(default_factory=dict)
+    share_bytes: int = 0
 
     def devices(self) -> frozenset[DeviceId]:
         """All devices of the pod; init containers may name the same ones as later containers."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from gpus.annotations import (
     ASSIGNED,
     DEVICES_CONFIG_MAP_NAME,
@@ -66,7 +68,7 @@ class Mutator:
         """Return what becomes of a pod at its creation."""
         try:
             typed = check(pod)
-            demand = demand_of(typed)
+            demand = demand_of(_unbound(typed))
         except ShapeError as error:
             return Refused(faults=(str(error),))
         except DemandError as error:
@@ -162,6 +164,11 @@ def _with_entries(pod: Raw, entries: Mapping[str, Raw]) -> Mutated:
         pod["metadata"] = {**pod["metadata"], "annotations": kept}
         warnings.append(f"annotation {ASSIGNED} was removed: only the scheduler's extender sets it")
     return Mutated(pod=pod, warnings=tuple(warnings))
+
+
+def _unbound(pod: Pod) -> Pod:
+    """Return the pod as if it had no node: only then are its wishes read, and judged."""
+    return replace(pod, spec=replace(pod.spec, node_name=""))
 
 
 def _tolerates(toleration: Raw, key: str) -> bool:

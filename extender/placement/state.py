@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from extender.placement.facts import ClaimKey, Counts, NodeFacts, PodFacts
 from extender.placement.reasons import Reason
-from gpus.demand import SHARED_GPU_RESOURCE
 from gpus.model import (
     GPU_RESOURCE,
     MIG_RESOURCE_PREFIX,
+    SHARED_GPU_RESOURCE,
     Assignment,
     DeviceId,
     Gpu,

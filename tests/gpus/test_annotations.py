@@ -331,7 +331,7 @@ def test_containers_of_one_pod_may_share_a_device() -> None:
 
 
 def test_members_of_a_later_release_are_ignored_within_a_version() -> None:
-    text = '{"v":1,"epoch":1,"containers":{},"share":{"main":1}}'
+    text = '{"v":1,"epoch":1,"containers":{},"mood":{"main":1}}'
 
     assert decode_assigned(text) == Assignment(epoch=1)
 

@@ -136,7 +136,7 @@ def test_every_fault_is_told_at_once() -> None:
         initContainers=[wants("fetch", limits="1.5")],
         containers=[
             wants("train", limits=MAX_COUNT + 1),
-            wants("serve", resource="gpudetour.io/gpu-memory", limits="8Gi"),
+            wants("serve", resource="nvidia.com/mig-1g.5gb", limits="all"),
             wants("good", limits=1),
         ],
     )
