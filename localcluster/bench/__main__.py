@@ -59,6 +59,12 @@ _INTERRUPTED = 130
     default=None,
     help="Pods of one GPU in each experiment; default: six for each node, at most 1,500.",
 )
+@click.option(
+    "--only",
+    type=click.Choice([system.name.lower() for system in System]),
+    multiple=True,
+    help="Compare these systems only; may be given several times.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=1, help="Repetitions; medians are told.")
 @click.option("--quick", is_flag=True, help="A first impression: 100 nodes, 200 pods.")
 @click.option(
@@ -68,14 +74,21 @@ _INTERRUPTED = 130
     help="Where the same rows go as JSON.",
 )
 def main(
-    nodes: tuple[int, ...], pods: int | None, rounds: int, *, quick: bool, output: Path
+    nodes: tuple[int, ...],
+    pods: int | None,
+    only: tuple[str, ...],
+    rounds: int,
+    *,
+    quick: bool,
+    output: Path,
 ) -> None:
     """Measure gpudetour beside kube-scheduler alone, in one run on this machine."""
     # As Ctrl-C: what was started is taken down on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     loads = [_QUICK] if quick else [_load(count, pods) for count in sorted(set(nodes))]
     try:
-        _measure(loads, rounds=rounds, output=output)
+        systems = [one for one in System if not only or one.name.lower() in only]
+        _measure(loads, systems=systems, rounds=rounds, output=output)
     except _FAULTS as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -90,14 +103,14 @@ def _load(nodes: int, pods: int | None) -> Load:
     return Load(nodes=nodes, pods=wanted)
 
 
-def _measure(loads: list[Load], *, rounds: int, output: Path) -> None:
+def _measure(loads: list[Load], *, systems: list[System], rounds: int, output: Path) -> None:
     progress = progress_on(sys.stderr)
     settings = default_settings()
     parts = ensure(PARTS, settings=settings, progress=progress)
     build_library(settings, progress=progress)
     machine = describe_machine(parts["kube-apiserver"])
     started, begun = time.monotonic(), datetime.now(UTC)
-    found = rows(_outcomes(loads, rounds=rounds, progress=progress))
+    found = rows(_outcomes(loads, systems=systems, rounds=rounds, progress=progress))
     document = {
         "begun": begun.isoformat(timespec="seconds"),
         "machine": machine,
@@ -116,11 +129,13 @@ def _measure(loads: list[Load], *, rounds: int, output: Path) -> None:
     )
 
 
-def _outcomes(loads: list[Load], *, rounds: int, progress: Progress) -> list[Outcome]:
+def _outcomes(
+    loads: list[Load], *, systems: list[System], rounds: int, progress: Progress
+) -> list[Outcome]:
     outcomes = []
     for load in loads:
         for number in range(rounds):
-            for system in System:
+            for system in systems:
                 # One is enough, and it needs no cluster of any size.
                 with_agent = load is loads[0] and number == 0 and system is System.ANNOTATION
                 outcomes.append(run(system, load, with_agent=with_agent, progress=progress))

@@ -1,25 +1,38 @@
 """The ways to place GPU pods that are compared. What is measured of them is in `experiment`.
 
 All run the same kube-scheduler with the shipped configuration; the baseline leaves out nothing but
-the extender.
+the extender. As it comes, kube-scheduler sends at most 50 requests a second, so that no more pods
+are bound; that is shown too, but nothing is compared with it.
 """
 
 from __future__ import annotations
 
 import json
+import socket
+import sys
 from enum import Enum
 
 from gpus.model import Path
 from localcluster import shipped
+from localcluster.bench.certificates import Certificates
 from localcluster.cluster import LocalCluster
 from localcluster.files import write_atomically
+from localcluster.ports import free_ports
 from localcluster.stack import Stack
+
+SHORTLIST = 1
+"""How many nodes the stub names for a pod: as many as gpudetour's extender by default."""
+
+_CLIENT = "gpudetour-scheduler"
+_READY_TIMEOUT = 30.0
 
 
 class System(Enum):
     """Who counts GPUs, and where."""
 
     NATIVE = "kube-scheduler alone"
+    THROTTLED = "kube-scheduler alone, 50 requests/s"
+    STUB = "do-nothing stub"
     ANNOTATION = "annotation path"
     PLUGIN = "plugin path"
 
@@ -27,7 +40,7 @@ class System(Enum):
     def path(self) -> Path | None:
         """How nodes serve GPUs under gpudetour; None where it is not there."""
         match self:
-            case System.NATIVE:
+            case System.NATIVE | System.THROTTLED | System.STUB:
                 return None
             case System.ANNOTATION:
                 return Path.ANNOTATION
@@ -39,22 +52,82 @@ class Placement:
     """One system on one cluster. The scheduler does not run until `start_scheduler`."""
 
     def __init__(self, system: System, cluster: LocalCluster) -> None:
+        self._system = system
         self._cluster = cluster
-        self.stack = None if system is System.NATIVE else Stack(cluster)
+        self.stack = None if system.path is None else Stack(cluster)
+        self._stub: _StubProcess | None = None
 
     def prepare(self) -> None:
         """Start all but the scheduler, and be ready for pods."""
         if self.stack is not None:
             self.stack.install()
+        if self._system is System.STUB:
+            self._stub = _StubProcess(self._cluster)
+            self._stub.start()
         self._cluster.stop_scheduler()
 
     def start_scheduler(self) -> None:
         """Start the scheduler; returns when it is healthy, maybe already working."""
         if self.stack is not None:
             self.stack.use_extender()
-            return
+        elif self._stub is not None:
+            client = self._stub.certificates.client
+            self._use(shipped.scheduler_configuration(self._stub.url, client=client))
+        else:
+            self._use(self._without_extender())
+
+    def _without_extender(self) -> shipped.Object:
         configuration = shipped.scheduler_configuration("", client=self._cluster.state)
         del configuration["extenders"]
-        target = self._cluster.state / "scheduler-alone.json"
+        if self._system is System.THROTTLED:
+            for limit in ("qps", "burst"):
+                del configuration["clientConnection"][limit]
+        return configuration
+
+    def _use(self, configuration: shipped.Object) -> None:
+        target = self._cluster.state / "bench-scheduler.json"
         write_atomically(target, json.dumps(configuration, indent=2).encode())
         self._cluster.restart_scheduler(target)
+
+
+class _StubProcess:
+    """The do-nothing extender beside one cluster. It ends with it."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+        (self._port,) = free_ports(1)
+        self.url = f"https://127.0.0.1:{self._port}"
+        configuration = shipped.scheduler_configuration(self.url, client=cluster.state)
+        (extender,) = configuration["extenders"]
+        self.certificates = Certificates(
+            cluster.state / "stub",
+            host=extender["tlsConfig"]["serverName"],
+            client_name=_CLIENT,
+        )
+
+    def start(self) -> None:
+        """Start it; returns when it takes connections."""
+        self.certificates.issue()
+        # Its own user with the scheduler's rights: Bindings are authorised as for anybody.
+        kubeconfig = self._cluster.kubeconfig_for("system:kube-scheduler")
+        processes = self._cluster.processes
+        processes.start(
+            "stub",
+            [
+                *(sys.executable, "-m", "localcluster.bench.stub"),
+                f"--port={self._port}",
+                f"--tls-dir={self.certificates.server}",
+                f"--client-name={_CLIENT}",
+                f"--kubeconfig={kubeconfig}",
+                f"--shortlist={SHORTLIST}",
+            ],
+        )
+        processes.wait_ready("stub", lambda: _accepts(self._port), timeout=_READY_TIMEOUT)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True

@@ -83,6 +83,8 @@ def _figures(outcome: Outcome) -> dict[str, Figure]:
         "scheduled": Figure(outcome.pods_per_second, "pods/s"),
         "scheduling loop, mean": Figure(outcome.loop * 1000, "ms per pod"),
     }
+    if outcome.system is System.THROTTLED:
+        return {"scheduled": found["scheduled"]}
     for (what, share), seconds in outcome.latencies.items():
         found[f"{what} p{share * 100:.0f}"] = Figure(seconds * 1000, "ms")
     if outcome.refused_share is not None:
