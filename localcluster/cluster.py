@@ -17,7 +17,7 @@ from typing import Self
 
 from localcluster.api import ApiClient, ApiError, Object
 from localcluster.controlplane import PARTS as CONTROL_PLANE_PARTS
-from localcluster.controlplane import ControlPlane, ControlPlaneOptions
+from localcluster.controlplane import ControlPlane, ControlPlaneOptions, Restartable
 from localcluster.guard import Guard
 from localcluster.image.make import image_archives
 from localcluster.kubeconfig import write_kubeconfig
@@ -280,6 +280,19 @@ class LocalCluster:
     def stop_scheduler(self) -> None:
         """Stop kube-scheduler; `restart_scheduler` starts it again."""
         self.scheduler.stop()
+
+    # Trouble
+
+    def restart(self, part: Restartable) -> None:
+        """Kill etcd or kube-apiserver and start it again; returns when the API server is ready.
+
+        Only for a cluster that this object started: another run's options are not known here.
+        """
+        self._control_plane.restart(part, self._options)
+
+    def compact_etcd(self) -> int:
+        """Let etcd forget all that was before its current revision; returns that one."""
+        return self._control_plane.compact()
 
     # Simulated nodes
 

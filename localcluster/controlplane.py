@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import urllib3
 
 from localcluster.api import ApiClient, ApiError
+from localcluster.etcd import compact
 from localcluster.kubeconfig import write_kubeconfig
 from localcluster.layout import Layout, Ports
 from localcluster.pki import Authority, KeyPair
@@ -22,6 +24,8 @@ from localcluster.scheduler import Scheduler, serving_arguments
 
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 """The programs that this tier needs."""
+
+Restartable = Literal["etcd", "kube-apiserver"]
 
 _LOOPBACK = "127.0.0.1"
 _READY_TIMEOUT = 90.0
@@ -106,6 +110,32 @@ class ControlPlane:
             )
         finally:
             api.close()
+
+    def restart(self, part: Restartable, options: ControlPlaneOptions) -> None:
+        """Kill etcd or kube-apiserver, start it again and return when the API server is ready.
+
+        All data are kept. Give the options with which the control plane was started.
+        """
+        self._processes.stop(part)
+        match part:
+            case "etcd":
+                self._start_etcd()
+            case "kube-apiserver":
+                self._start_apiserver(options)
+        api = self.api()
+        try:
+            self._processes.wait_ready(part, lambda: _api_ready(api), timeout=_READY_TIMEOUT)
+        finally:
+            api.close()
+
+    def compact(self) -> int:
+        """Let etcd forget all revisions before the current one; returns that one."""
+        pki = self._layout.pki
+        return compact(
+            f"https://{_LOOPBACK}:{self._ports.etcd}",
+            ca_file=self.authority.certificate,
+            credentials=KeyPair(certificate=pki / "etcd-client.crt", key=pki / "etcd-client.key"),
+        )
 
     def _create_identities(self) -> None:
         self.authority.create()

@@ -92,6 +92,12 @@ class Processes:
         self.check(name)
         return child.pid
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a running process and everything in its session."""
+        record = self._read(name)
+        if record is None or not _signal_session(record.leader, number):
+            raise ValueError(f"no process named {name} is running")
+
     def stop(self, *names: str) -> None:
         """Stop the named processes and everything in their sessions, the last started first."""
         self._stop([record for record in self._records() if record.name in names])
