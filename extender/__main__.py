@@ -14,6 +14,7 @@ from extender.binder import Binder
 from extender.cluster import Cluster
 from extender.fence import Fence, FenceMode
 from extender.filtering import Filter
+from extender.followed_lease import FollowedLease, LeaseMode
 from extender.janitor import Janitor
 from extender.leader import Leader
 from extender.metrics import Metrics
@@ -59,18 +60,8 @@ def run(settings: Settings) -> None:
         fence=Fence(client, namespace=settings.namespace) if required else None,
         nodes_synced=nodes.synced.is_set,
     )
-    elector = Elector(
-        client,
-        namespace=settings.namespace,
-        name=settings.lease,
-        identity=f"{socket.gethostname()}_{uuid.uuid4()}",
-        on_leading=leader.on_leading,
-        on_lost=leader.on_lost,
-        duration=settings.lease_duration,
-        renew_deadline=settings.renew_deadline,
-        retry=settings.lease_retry,
-    )
-    leader.follow(elector)
+    lease = _lease(settings, client, leader)
+    leader.follow(lease)
     registry = new_registry("extender")
     metrics = Metrics(registry, snapshot=cluster.snapshot, epoch=leader.serving)
     app = create_app(
@@ -95,7 +86,7 @@ def run(settings: Settings) -> None:
         side_port.start()
         lifecycle.spawn("nodes", nodes.run, wake=nodes.close)
         lifecycle.spawn("leader", leader.run, wake=leader.close)
-        lifecycle.spawn("lease", elector.run)
+        lifecycle.spawn("lease", lease.run)
         lifecycle.spawn("janitor", Janitor(client, cluster).run)
 
     def on_stop() -> None:
@@ -108,6 +99,33 @@ def run(settings: Settings) -> None:
         on_start=on_start,
         on_stop=on_stop,
         on_drain=lifecycle.draining.set,
+    )
+
+
+def _lease(settings: Settings, client: Client, leader: Leader) -> Elector | FollowedLease:
+    """Return what decides when `leader` leads."""
+    hostname = socket.gethostname()
+    if LeaseMode(settings.lease_mode) is LeaseMode.FOLLOW:
+        return FollowedLease(
+            client,
+            namespace=settings.namespace,
+            name=settings.lease,
+            hostname=hostname,
+            on_leading=leader.on_leading,
+            on_lost=leader.on_lost,
+            fresh_for=settings.renew_deadline,
+            every=settings.lease_retry,
+        )
+    return Elector(
+        client,
+        namespace=settings.namespace,
+        name=settings.lease,
+        identity=f"{hostname}_{uuid.uuid4()}",
+        on_leading=leader.on_leading,
+        on_lost=leader.on_lost,
+        duration=settings.lease_duration,
+        renew_deadline=settings.renew_deadline,
+        retry=settings.lease_retry,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from extender.fence import FenceMode
+from extender.followed_lease import LeaseMode
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import Policy, strategy
 from service import command
@@ -34,6 +35,7 @@ class Settings:
     api_timeout: float
     namespace: str
     lease: str
+    lease_mode: str
     lease_duration: float
     renew_deadline: float
     lease_retry: float
@@ -101,6 +103,13 @@ OPTIONS: tuple[command.Option, ...] = (
     click.option("--api-timeout", default=10.0, help="Seconds for one call to the API server."),
     click.option("--namespace", default="gpudetour-system", help="Namespace of the Lease."),
     click.option("--lease", default="gpudetour-extender", help="Lease whose holder serves."),
+    click.option(
+        "--lease-mode",
+        type=click.Choice([mode.value for mode in LeaseMode]),
+        default=LeaseMode.ELECT.value,
+        help="elect: run for the Lease; follow: serve while the kube-scheduler in this pod holds "
+        "it, and stop --renew-deadline after its last renewal.",
+    ),
     click.option("--lease-duration", default=15.0, help="Seconds until another may take over."),
     click.option("--renew-deadline", default=10.0, help="Seconds after which a leader stops."),
     click.option("--lease-retry", default=1.0, help="Seconds between renewals."),

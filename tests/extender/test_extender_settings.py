@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "--api-timeout": 10.0,
     "--namespace": "gpudetour-system",
     "--lease": "gpudetour-extender",
+    "--lease-mode": "elect",
     "--lease-duration": 15.0,
     "--renew-deadline": 10.0,
     "--lease-retry": 1.0,
