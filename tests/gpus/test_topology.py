@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpus.model import DeviceId, Gpu, Link, NodeInventory, PcieLevel, Source
@@ -42,36 +44,131 @@ def _pairs_of_two(count: int) -> NodeInventory:
 
 
 @st.composite
-def _nodes(draw: st.DrawFn) -> NodeInventory:
-    count = draw(st.integers(1, 7))
+def _nodes(draw: st.DrawFn, *, least: int = 1, most: int = 8) -> NodeInventory:
+    count = draw(st.integers(least, most))
     level = st.none() | st.sampled_from(PcieLevel)
-    links = {
-        (a, b): Link(peer=_uuid(b), nvlinks=draw(st.integers(0, 18)), pcie=draw(level))
-        for a, b in combinations(range(count), 2)
-        if draw(st.booleans())
-    }
+    nvlinks = st.sampled_from([0, 0, 1, 2, 18]) | st.integers(0, 2**31 - 1)
+    links = {}
+    for a, b in combinations(range(count), 2):
+        match draw(st.sampled_from(["none", "told by one", "told by both"])):
+            case "told by one":
+                links[a, b] = Link(peer=_uuid(b), nvlinks=draw(nvlinks), pcie=draw(level))
+            case "told by both":
+                links[a, b] = Link(peer=_uuid(b), nvlinks=draw(nvlinks), pcie=draw(level))
+                links[b, a] = replace(links[a, b], peer=_uuid(a))
     numa: st.SearchStrategy[int | None] = st.none() | st.integers(0, 1)
     return _node(count, links, [draw(numa) for _ in range(count)])
 
 
+def _connections(a: Gpu, b: Gpu) -> tuple[int, int, int, int]:
+    """Whether NVLink joins them, by how many links, how close they are on PCIe, the NUMA node."""
+    told = [link for link in a.links if link.peer == b.uuid]
+    told += [link for link in b.links if link.peer == a.uuid]
+    nvlinks = min(told[0].nvlinks, 255) if told else 0
+    pcie = told[0].pcie if told else None
+    near = [PcieLevel.HOST_BRIDGE, PcieLevel.MULTI_SWITCH, PcieLevel.SINGLE_SWITCH, PcieLevel.BOARD]
+    closeness = near.index(pcie) + 1 if pcie in near else 0
+    if pcie is None:
+        same_numa = a.numa_node is not None and a.numa_node == b.numa_node
+    else:
+        same_numa = pcie is not PcieLevel.SYSTEM
+    return int(nvlinks > 0), nvlinks, closeness, int(same_numa)
+
+
+Rank = tuple[int, ...]
+
+
+def _rank(devices: Iterable[DeviceId], node: NodeInventory) -> Rank:
+    """The criteria one after the other, each summed over all pairs."""
+    chosen = [gpu for gpu in node.gpus if gpu.uuid in set(devices)]
+    pairs = [_connections(a, b) for a, b in combinations(chosen, 2)]
+    return tuple(sum(criterion) for criterion in zip(*pairs, strict=True)) or (0, 0, 0, 0)
+
+
+def _by_brute_force(
+    available: Collection[DeviceId], size: int, node: NodeInventory, must: Collection[DeviceId]
+) -> tuple[DeviceId, ...]:
+    """Own connections first, then those that stay among the rest, then the lowest indexes."""
+
+    def worth(chosen: tuple[DeviceId, ...]) -> tuple[Rank, Rank]:
+        return _rank(chosen, node), _rank(set(available) - set(chosen), node)
+
+    sets = [s for s in combinations(sorted(available), size) if set(must) <= set(s)]
+    return max(sets, key=worth)  # the first of equals
+
+
 @given(node=_nodes(), data=st.data())
-def test_no_other_set_of_that_size_is_better_connected(
+def test_the_chosen_set_is_the_one_that_brute_force_finds(
     node: NodeInventory, data: st.DataObject
 ) -> None:
     every = [gpu.uuid for gpu in node.gpus]
     available = data.draw(st.lists(st.sampled_from(every), unique=True, min_size=1))
-    size = data.draw(st.integers(1, len(available)))
+    size = data.draw(st.integers(0, len(available)))
     must = data.draw(st.lists(st.sampled_from(available), unique=True, max_size=size))
+
     chosen = best_set(available, size=size, inventory=node, must_include=must)
-    assert len(set(chosen)) == size
-    assert set(must) <= set(chosen) <= set(available)
-    others = (set(s) for s in combinations(available, size) if set(must) <= set(s))
-    assert score_set(chosen, node) == max(score_set(s, node) for s in others)
+
+    assert _by_brute_force(available, size, node, must) == chosen
+
+
+@given(node=_nodes(least=2), data=st.data())
+def test_scores_order_sets_as_the_criteria_do_one_after_the_other(
+    node: NodeInventory, data: st.DataObject
+) -> None:
+    every = [gpu.uuid for gpu in node.gpus]
+    size = data.draw(st.integers(1, len(every)))
+    a, b = (
+        data.draw(st.lists(st.sampled_from(every), unique=True, min_size=size, max_size=size))
+        for _ in "ab"
+    )
+
+    by_score = (score_set(a, node) > score_set(b, node), score_set(a, node) == score_set(b, node))
+
+    assert by_score == (_rank(a, node) > _rank(b, node), _rank(a, node) == _rank(b, node))
+
+
+@settings(max_examples=10)
+@given(node=_nodes(least=16, most=16), size=st.integers(1, 16))
+def test_of_16_gpus_too_the_best_set_is_found_and_in_bounded_time(
+    node: NodeInventory, size: int
+) -> None:
+    every = [gpu.uuid for gpu in node.gpus]
+    pairs = {pair: score_set(pair, node) for pair in combinations(every, 2)}
+    best = max(sum(pairs[pair] for pair in combinations(s, 2)) for s in combinations(every, size))
+    began = time.monotonic()
+
+    chosen = best_set(every, size=size, inventory=node)
+
+    assert time.monotonic() - began < 2
+    assert best == score_set(chosen, node)
+
+
+def test_many_close_pcie_pairs_do_not_outweigh_one_nvlink() -> None:
+    links = {
+        (a, b): Link(peer=_uuid(b), pcie=PcieLevel.BOARD) for a, b in combinations(range(6), 2)
+    }
+    links[5, 6] = Link(peer=_uuid(6), nvlinks=1, pcie=PcieLevel.SYSTEM)
+    node = _node(8, links, [None] * 8)
+
+    chosen = best_set([gpu.uuid for gpu in node.gpus], size=6, inventory=node)
+
+    assert {_uuid(5), _uuid(6)} <= set(chosen)
+
+
+def test_gpus_that_are_all_joined_win_over_two_with_more_links_and_one_without() -> None:
+    links = {(0, 1): Link(peer=_uuid(1), nvlinks=18)}
+    for a, b in combinations((3, 4, 5), 2):
+        links[a, b] = Link(peer=_uuid(b), nvlinks=2)
+    node = _node(6, links, [0] * 6)
+
+    chosen = best_set([gpu.uuid for gpu in node.gpus], size=3, inventory=node)
+
+    assert chosen == (_uuid(3), _uuid(4), _uuid(5))
 
 
 def test_nvlink_beats_pcie_and_pcie_beats_numa() -> None:
     links = {
-        (0, 1): Link(peer=_uuid(1), pcie=PcieLevel.BOARD),
+        (0, 1): Link(peer=_uuid(1), pcie=PcieLevel.HOST_BRIDGE),
         (2, 3): Link(peer=_uuid(3), nvlinks=1, pcie=PcieLevel.SYSTEM),
     }
     node = _node(6, links, [0, 0, 0, 1, 0, 0])
@@ -119,6 +216,13 @@ def test_an_impossible_question_is_refused(
             inventory=_pairs_of_two(4),
             must_include=[_uuid(i) for i in must],
         )
+
+
+def test_time_is_bounded_for_many_devices_without_connections() -> None:
+    parts = [DeviceId(f"MIG-{i:03}") for i in range(112)]
+    began = time.monotonic()
+    assert best_set(parts, size=56, inventory=_pairs_of_two(16)) == tuple(parts[:56])
+    assert time.monotonic() - began < 5
 
 
 def test_devices_that_are_no_whole_gpus_are_chosen_without_opinion() -> None:
