@@ -25,6 +25,8 @@ from webhook.shape import Raw, ShapeError, check
 
 #: RuntimeClass names and handlers that start so are NVIDIA's (nvidia, nvidia-cdi, nvidia-legacy).
 _NVIDIA = "nvidia"
+#: core/v1 DefaultSchedulerName, which the API server fills in before it asks us.
+_DEFAULT_SCHEDULER = "default-scheduler"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class Policy:
     selector_key: str
     selector_value: str
     toleration_key: str
+    #: The scheduler of pods that name none; empty: they stay with the default one.
+    scheduler_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,8 @@ class Mutator:
         spec["tolerations"] = self._tolerations(spec)
         if not spec.get("runtimeClassName") and self.policy.runtime_class in self.runtime_classes():
             spec["runtimeClassName"] = self.policy.runtime_class
+        if self.policy.scheduler_name and _names_no_scheduler(spec):
+            spec["schedulerName"] = self.policy.scheduler_name
         return _with_entries({**pod, "metadata": metadata, "spec": spec}, entries)
 
     def _close(self, pod: Raw) -> Mutated:
@@ -169,6 +175,15 @@ def _with_entries(pod: Raw, entries: Mapping[str, Raw]) -> Mutated:
 def _unbound(pod: Pod) -> Pod:
     """Return the pod as if it had no node: only then are its wishes read, and judged."""
     return replace(pod, spec=replace(pod.spec, node_name=""))
+
+
+def _names_no_scheduler(spec: Raw) -> bool:
+    """Tell whether the pod is free to be given a scheduler.
+
+    Who wrote the default's name cannot be told from who wrote none, and wishes no other scheduler
+    either; so nobody is overruled here, and there is nothing to warn of.
+    """
+    return spec.get("schedulerName") in (None, "", _DEFAULT_SCHEDULER)
 
 
 def _tolerates(toleration: Raw, key: str) -> bool:

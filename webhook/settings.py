@@ -35,6 +35,7 @@ class Settings:
     runtime_class: str
     node_selector: str
     toleration_key: str
+    scheduler_name: str
     log_level: str
     log_format: str
 
@@ -52,6 +53,7 @@ class Settings:
             selector_key=key,
             selector_value=value,
             toleration_key=self.toleration_key,
+            scheduler_name=self.scheduler_name,
         )
 
     def server(self) -> ServerSettings:
@@ -89,5 +91,11 @@ OPTIONS: tuple[command.Option, ...] = (
         help="KEY=VALUE, the label of nodes with GPUs.",
     ),
     click.option("--toleration-key", default=str(GPU_RESOURCE), help="Taint of nodes with GPUs."),
+    click.option(
+        "--scheduler-name",
+        default="",
+        help="Scheduler of pods that ask for GPUs and for no scheduler of their own; empty: the "
+        "default one.",
+    ),
     *command.LOGGING,
 )

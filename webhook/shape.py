@@ -51,6 +51,7 @@ class _Spec(_Wire):
     node_name: str | None = None
     node_selector: dict[str, str] | None = None
     runtime_class_name: str | None = None
+    scheduler_name: str | None = None
     tolerations: list[_Toleration] | None = None
 
 

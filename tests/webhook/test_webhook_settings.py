@@ -22,6 +22,7 @@ DEFAULTS = {
     "--runtime-class": "nvidia",
     "--node-selector": "gpudetour.io/gpu=true",
     "--toleration-key": "nvidia.com/gpu",
+    "--scheduler-name": "",
     "--log-level": "info",
     "--log-format": "json",
 }
