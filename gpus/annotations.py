@@ -58,6 +58,8 @@ MIN_COMPUTE = PREFIX + "min-compute"
 TOPOLOGY = PREFIX + "topology"
 POLICY = PREFIX + "policy"
 WISHES = (PRODUCT, UUID, EXCLUDE_UUID, MIN_MEMORY, MIN_COMPUTE, TOPOLOGY, POLICY)
+#: Every annotation of ours that a pod may have.
+POD_ANNOTATIONS = frozenset({DEVICES_FROM, ASSIGNED, *WISHES})
 
 #: Prefix of the ConfigMap that hands the assignment of one pod to its containers.
 DEVICES_CONFIG_MAP_PREFIX = "gpudetour-devices-"

@@ -61,3 +61,9 @@ def whole(text: str | int | float) -> int:
     if value.denominator != 1 or value < 0:
         raise QuantityError(f"{text!r} must be a whole number, zero or more")
     return value.numerator
+
+
+def written(size: int) -> str:
+    """Return bytes as people write them: in the largest unit of 1024 that needs no fraction."""
+    unit = next((u for u in reversed(_BINARY) if size and size % 2 ** _BINARY[u] == 0), None)
+    return f"{size >> _BINARY[unit]}{unit}" if unit else str(size)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TypeVar
 
 from gpus.annotations import (
@@ -23,7 +24,7 @@ from gpus.annotations import (
     is_device_id,
 )
 from gpus.model import DeviceId, Gpu
-from gpus.quantity import QuantityError, whole
+from gpus.quantity import QuantityError, whole, written
 
 #: Bytes. No GPU has more, and who asks for less than the least has forgotten the unit.
 MOST_MEMORY = 1 << 40
@@ -39,6 +40,7 @@ _HIGHEST_COMPUTE = 40
 _COMPUTE = re.compile(r"(?P<major>[0-9]{1,3})(?:\.(?P<minor>[0-9]))?", re.ASCII)
 
 _Value = TypeVar("_Value")
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 class Topology(StrEnum):
@@ -110,8 +112,8 @@ def read_wishes(annotations: Mapping[str, str]) -> tuple[Wishes, tuple[str, ...]
         excluded=read(EXCLUDE_UUID, _devices, frozenset()),
         min_memory=read(MIN_MEMORY, _memory, 0),
         min_compute=read(MIN_COMPUTE, _compute, None),
-        topology=read(TOPOLOGY, _topology, None),
-        policy=read(POLICY, _policy, None),
+        topology=read(TOPOLOGY, partial(_choice, Topology), None),
+        policy=read(POLICY, partial(_choice, Policy), None),
     )
     return wishes, tuple(faults)
 
@@ -141,8 +143,19 @@ def of_product(wishes: Wishes, gpu: Gpu) -> bool:
     name = gpu.product.casefold()
     # gpu-feature-discovery writes spaces as "-" in nvidia.com/gpu.product.
     forms = (name, name.replace(" ", "-"))
-    globs = (glob.casefold() for glob in wishes.products)
-    return any(fnmatchcase(form, glob) for glob in globs for form in forms)
+    globs = [glob.casefold() for glob in wishes.products]
+    # Equal to a name that has brackets in it, as those of the PCI database do, is a match too.
+    return any(form == glob or fnmatchcase(form, glob) for glob in globs for form in forms)
+
+
+def memory_fault(size: int) -> str | None:
+    """Return why no GPU can be meant by that many bytes of memory, or None."""
+    if size < LEAST_MEMORY:
+        meant = f"{size or 8}Gi" if size <= MOST_MEMORY >> 30 else f"{size}Mi"
+        return f"that is {size} bytes; write the unit too, such as {meant}"
+    if size > MOST_MEMORY:
+        return f"no single GPU has that much memory; write at most {written(MOST_MEMORY)}"
+    return None
 
 
 def _entries(text: str) -> Iterator[str]:
@@ -186,15 +199,6 @@ def _memory(text: str) -> int:
     return size
 
 
-def memory_fault(size: int) -> str | None:
-    """Return why no GPU can be meant by that many bytes of memory, or None."""
-    if size < LEAST_MEMORY:
-        return f"{size} is {size} bytes; write the unit too, such as {size or 8}Gi"
-    if size > MOST_MEMORY:
-        return "no single GPU has that much memory; write at most 1Ti, such as 40Gi"
-    return None
-
-
 def _compute(text: str) -> tuple[int, int]:
     match = _COMPUTE.fullmatch(text.strip())
     if match is None or not 1 <= int(match["major"]) <= _HIGHEST_COMPUTE:
@@ -202,18 +206,7 @@ def _compute(text: str) -> tuple[int, int]:
     return int(match["major"]), int(match["minor"] or 0)
 
 
-def _topology(text: str) -> Topology:
-    return _choice(text, Topology)
-
-
-def _policy(text: str) -> Policy:
-    return _choice(text, Policy)
-
-
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-def _choice(text: str, kind: type[_Choice]) -> _Choice:
+def _choice(kind: type[_Choice], text: str) -> _Choice:
     try:
         return kind(text.strip())
     except ValueError as error:

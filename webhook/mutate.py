@@ -19,6 +19,7 @@ from gpus.annotations import (
     GPU_LABEL_VALUE,
 )
 from gpus.demand import Demand, DemandError, demand_of
+from gpus.misspelt import misspelt_annotations, misspelt_resources
 from kube.objects import Pod
 from webhook import containers
 from webhook.shape import Raw, ShapeError, check
@@ -72,19 +73,21 @@ class Mutator:
         """Return what becomes of a pod at its creation."""
         try:
             typed = check(pod)
-            demand = demand_of(_unbound(typed))
         except ShapeError as error:
             return Refused(faults=(str(error),))
-        except DemandError as error:
-            return Refused(faults=(*error.faults, *self._faults(pod)))
+        demand, faults = _demand(typed)
+        if demand is not None or faults:
+            faults += [*misspelt_annotations(typed), *self._faults(pod)]
+        if faults:
+            return Refused(faults=tuple(faults))
         if demand is not None:
-            faults = tuple(self._faults(pod))
-            return Refused(faults=faults) if faults else self._serve(pod, demand)
+            return self._serve(pod, demand)
         if self._uses_nvidia(typed):
             return self._close(pod)
         return Mutated(pod=pod)
 
     def _faults(self, pod: Raw) -> Iterator[str]:
+        """Yield what keeps a pod that asks for GPUs from being scheduled to where they are."""
         spec, policy = pod["spec"], self.policy
         if node := spec.get("nodeName"):
             yield (
@@ -143,6 +146,16 @@ class Mutator:
         return [*present, ours]
 
 
+def _demand(pod: Pod) -> tuple[Demand | None, list[str]]:
+    """Return what a pod asks for, and every fault in how it asks."""
+    faults = list(misspelt_resources(pod))
+    try:
+        # As if it had no node: only of such a pod are the wishes read and judged.
+        return demand_of(replace(pod, spec=replace(pod.spec, node_name=""))), faults
+    except DemandError as error:
+        return None, [*faults, *error.faults]
+
+
 def _with_entries(pod: Raw, entries: Mapping[str, Raw]) -> Mutated:
     """Set the entry of every container, `void` where there is none, and drop a forged assignment.
 
@@ -170,11 +183,6 @@ def _with_entries(pod: Raw, entries: Mapping[str, Raw]) -> Mutated:
         pod["metadata"] = {**pod["metadata"], "annotations": kept}
         warnings.append(f"annotation {ASSIGNED} was removed: only the scheduler's extender sets it")
     return Mutated(pod=pod, warnings=tuple(warnings))
-
-
-def _unbound(pod: Pod) -> Pod:
-    """Return the pod as if it had no node: only then are its wishes read, and judged."""
-    return replace(pod, spec=replace(pod.spec, node_name=""))
 
 
 def _names_no_scheduler(spec: Raw) -> bool:

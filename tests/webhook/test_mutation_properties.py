@@ -22,26 +22,47 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=12,
 )
-keys = st.sampled_from(["gpudetour.io/gpu", "a/b", "a~b", "a~1b", "", "gpudetour.io/assigned", "é"])
+keys = st.sampled_from(["a/b", "a~b", "a~1b", "", "gpudetour.io/assigned", "é"])
+labels = keys | st.just("gpudetour.io/gpu")
 texts = st.sampled_from(["", "true", "x", "gpudetour-devices-" + "b" * 20])
+wishes = st.fixed_dictionaries(
+    {},
+    optional={
+        "gpudetour.io/product": st.sampled_from(["*", "*H100*, NVIDIA L4", "é?[x]"]),
+        "gpudetour.io/exclude-uuid": st.sampled_from(["GPU-a", "GPU-a,MIG-b,GPU-a"]),
+        "gpudetour.io/min-memory": st.sampled_from(["1Gi", "3500M"]),
+        "gpudetour.io/min-compute": st.sampled_from(["8", "12.1"]),
+        "gpudetour.io/policy": st.sampled_from(["binpack", "spread"]),
+    },
+)
+annotated = st.tuples(st.dictionaries(keys, texts), wishes).map(lambda both: both[0] | both[1])
 names = st.sampled_from(["a", "b", "c"])
 env = st.fixed_dictionaries(
     {"name": st.sampled_from(["NVIDIA_VISIBLE_DEVICES", "NVIDIA_IMEX_CHANNELS", "PATH", ""])},
     optional={"value": texts, "valueFrom": json_values},
 )
-amounts = st.dictionaries(
+whole = st.dictionaries(
     st.sampled_from(["nvidia.com/gpu", "nvidia.com/mig-1g.5gb", "cpu"]),
     st.sampled_from(["0", "1", 2, "1"]),
 )
-containers = st.fixed_dictionaries(
-    {"name": names},
-    optional={
-        "env": st.none() | st.lists(env, max_size=4),
-        "resources": st.fixed_dictionaries({}, optional={"limits": amounts, "requests": amounts}),
-        "restartPolicy": st.just("Always"),
-        "extra": json_values,
-    },
+shares = st.dictionaries(
+    st.sampled_from(["gpudetour.io/gpu-memory", "cpu"]), st.sampled_from(["0", "8Gi", 2**30])
 )
+
+
+def containers_asking(amounts: st.SearchStrategy[Raw]) -> st.SearchStrategy[Raw]:
+    asked = st.fixed_dictionaries({}, optional={"limits": amounts, "requests": amounts})
+    return st.fixed_dictionaries(
+        {"name": names},
+        optional={
+            "env": st.none() | st.lists(env, max_size=4),
+            "resources": asked,
+            "restartPolicy": st.just("Always"),
+            "extra": json_values,
+        },
+    )
+
+
 tolerations = st.fixed_dictionaries(
     {},
     optional={
@@ -51,31 +72,39 @@ tolerations = st.fixed_dictionaries(
         "value": texts,
     },
 )
-pods = st.fixed_dictionaries(
-    {
-        "spec": st.fixed_dictionaries(
-            {"containers": st.lists(containers, max_size=4)},
-            optional={
-                "initContainers": st.none() | st.lists(containers, max_size=3),
-                "nodeSelector": st.none() | st.dictionaries(keys, st.just("true"), max_size=2),
-                "tolerations": st.none() | st.lists(tolerations, max_size=3),
-                "runtimeClassName": st.none() | st.sampled_from(["", "nvidia", "gvisor"]),
-                "volumes": json_values,
-            },
-        )
-    },
-    optional={
-        "metadata": st.fixed_dictionaries(
-            {},
-            optional={
-                "labels": st.none() | st.dictionaries(keys, texts),
-                "annotations": st.none() | st.dictionaries(keys, texts),
-                "name": names,
-            },
-        ),
-        "extra": json_values,
-    },
-)
+
+
+def pods_of(containers: st.SearchStrategy[Raw]) -> st.SearchStrategy[Raw]:
+    made: st.SearchStrategy[Raw] = st.fixed_dictionaries(
+        {
+            "spec": st.fixed_dictionaries(
+                {"containers": st.lists(containers, max_size=4)},
+                optional={
+                    "initContainers": st.none() | st.lists(containers, max_size=3),
+                    "nodeSelector": st.none()
+                    | st.dictionaries(labels, st.just("true"), max_size=2),
+                    "tolerations": st.none() | st.lists(tolerations, max_size=3),
+                    "runtimeClassName": st.none() | st.sampled_from(["", "nvidia", "gvisor"]),
+                    "volumes": json_values,
+                },
+            )
+        },
+        optional={
+            "metadata": st.fixed_dictionaries(
+                {},
+                optional={
+                    "labels": st.none() | st.dictionaries(labels, texts),
+                    "annotations": st.none() | annotated,
+                    "name": names,
+                },
+            ),
+            "extra": json_values,
+        },
+    )
+    return made
+
+
+pods = pods_of(containers_asking(whole)) | pods_of(containers_asking(shares))
 
 
 def patch_of(before: Raw, after: Raw) -> Any:

@@ -1,0 +1,39 @@
+"""Names under our prefix that mean nothing: a wish that nobody reads would be lost in silence.
+
+Told when a pod is created only. Later the objects are taken as they are, because another release
+may have written them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from gpus.annotations import POD_ANNOTATIONS, PREFIX, WISHES
+from gpus.model import GPU_MEMORY_RESOURCE
+from kube.objects import Pod
+
+
+def misspelt_annotations(pod: Pod) -> Iterator[str]:
+    """Yield a fault for each annotation of a pod that has our prefix and no meaning."""
+    for key in sorted(pod.metadata.annotations or {}):
+        if not key.startswith(PREFIX) or key in POD_ANNOTATIONS:
+            continue
+        known = {wish.removeprefix(PREFIX): wish for wish in WISHES}
+        near = get_close_matches(key.removeprefix(PREFIX), known, n=1)
+        instead = known[near[0]] if near else f"one of {', '.join(WISHES)}"
+        yield f"annotation {key[:100]} is not known; write {instead}, or remove it"
+
+
+def misspelt_resources(pod: Pod) -> Iterator[str]:
+    """Yield a fault for each request of a resource that has our prefix and that no node has."""
+    for container in (*(pod.spec.init_containers or ()), *(pod.spec.containers or ())):
+        resources = container.resources
+        if resources is None:
+            continue
+        for name in sorted({**(resources.requests or {}), **(resources.limits or {})}):
+            if name.startswith(PREFIX) and name != GPU_MEMORY_RESOURCE:
+                yield (
+                    f"container {container.name!r}, {name[:100]}: no node has it; "
+                    f"write {GPU_MEMORY_RESOURCE}"
+                )
