@@ -9,37 +9,41 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-Object = dict[str, Any]
+from localcluster.kustomize import ManifestError, Object, render
+
+__all__ = ["MANIFESTS", "ManifestError", "Object", "Variant"]
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
-_BASE = MANIFESTS / "base"
 
 #: Run on this machine as processes, since no image of them is here.
 _WORKLOADS = ("Deployment", "DaemonSet", "Job")
 
 
-class ManifestError(Exception):
-    """A shipped file lacks what is looked for."""
+class Variant(StrEnum):
+    """The kustomizations that can be installed; the values are folders."""
+
+    #: The cluster's own kube-scheduler calls the extender.
+    BASE = "base"
+    #: A kube-scheduler of our own does, in the extender's pod.
+    SECOND_SCHEDULER = "second-scheduler"
 
 
-def objects(*kinds: str) -> Iterator[Object]:
-    """All objects of the base in kustomization order, of the named kinds if any are named."""
-    kustomization = yaml.safe_load((_BASE / "kustomization.yaml").read_text())
-    for name in kustomization["resources"]:
-        for document in yaml.safe_load_all((_BASE / name).read_text()):
-            if document is not None and (not kinds or document["kind"] in kinds):
-                yield document
+def objects(*kinds: str, variant: Variant = Variant.BASE) -> Iterator[Object]:
+    """All objects in kustomization order, of the named kinds if any are named."""
+    for item in render(MANIFESTS / variant):
+        if not kinds or item["kind"] in kinds:
+            yield item
 
 
-def cluster_objects() -> list[Object]:
-    """Everything of the base that is no workload and no webhook configuration."""
+def cluster_objects(variant: Variant = Variant.BASE) -> list[Object]:
+    """Everything that is no workload and no webhook configuration."""
     left_out = (*_WORKLOADS, "MutatingWebhookConfiguration")
-    return [item for item in objects() if item["kind"] not in left_out]
+    return [item for item in objects(variant=variant) if item["kind"] not in left_out]
 
 
 def webhook_configuration(url: str) -> Object:
@@ -50,25 +54,48 @@ def webhook_configuration(url: str) -> Object:
     return configuration
 
 
-def command_line(workload: str, changes: Mapping[str, str]) -> list[str]:
+def command_line(
+    workload: str, changes: Mapping[str, str], *, variant: Variant = Variant.BASE
+) -> list[str]:
     """The command of a workload's container, on this Python, with options changed or added."""
-    for item in objects(*_WORKLOADS):
+    for container in _containers(workload, variant):
+        program, *module = container["command"]
+        if program == "python":
+            return [sys.executable, *module, *_options(container, changes)]
+    raise ManifestError(f"no manifest has a workload named {workload} that runs Python")
+
+
+def second_scheduler(program: Path, changes: Mapping[str, str]) -> list[str]:
+    """The command of the kube-scheduler beside the extender, with options changed or added."""
+    for container in _containers("gpudetour-extender", Variant.SECOND_SCHEDULER):
+        if container["command"] == ["kube-scheduler"]:
+            return [str(program), *_options(container, changes)]
+    raise ManifestError("no manifest has a kube-scheduler beside the extender")
+
+
+def _containers(workload: str, variant: Variant) -> Iterator[Object]:
+    for item in objects(*_WORKLOADS, variant=variant):
         if item["metadata"]["name"] == workload:
-            (container,) = item["spec"]["template"]["spec"]["containers"]
-            given = dict(argument.split("=", 1) for argument in container.get("args", ()))
-            options = [f"{name}={value}" for name, value in {**given, **changes}.items()]
-            return [sys.executable, *container["command"][1:], *options]
-    raise ManifestError(f"no manifest has a workload named {workload}")
+            yield from item["spec"]["template"]["spec"]["containers"]
 
 
-def scheduler_configuration(url: str, *, client: Path) -> Object:
+def _options(container: Object, changes: Mapping[str, str]) -> list[str]:
+    given = dict(argument.split("=", 1) for argument in container.get("args", ()))
+    return [f"{name}={value}" for name, value in {**given, **changes}.items()]
+
+
+def scheduler_configuration(url: str, *, client: Path, variant: Variant = Variant.BASE) -> Object:
     """The KubeSchedulerConfiguration with the extender at `url`.
 
-    `client` is a folder with tls.crt, tls.key and ca.crt, the scheduler's proof of who it is.
+    `client` is a folder with tls.crt, tls.key and ca.crt, the scheduler's proof of who it is. The
+    cluster's own scheduler is alone here and elects no leader.
     """
-    path = MANIFESTS / "scheduler" / "kube-scheduler-configuration.yaml"
-    configuration: Object = yaml.safe_load(path.read_text())
-    configuration["leaderElection"] = {"leaderElect": False}
+    if variant is Variant.BASE:
+        path = MANIFESTS / "scheduler" / "kube-scheduler-configuration.yaml"
+        configuration: Object = yaml.safe_load(path.read_text())
+        configuration["leaderElection"] = {"leaderElect": False}
+    else:
+        configuration = _second_scheduler_configuration()
     (extender,) = configuration["extenders"]
     extender["urlPrefix"] = url
     extender["tlsConfig"] |= {
@@ -77,3 +104,12 @@ def scheduler_configuration(url: str, *, client: Path) -> Object:
         "keyFile": str(client / "tls.key"),
     }
     return configuration
+
+
+def _second_scheduler_configuration() -> Object:
+    for item in objects("ConfigMap", variant=Variant.SECOND_SCHEDULER):
+        if item["metadata"]["name"] == "gpudetour-scheduler":
+            (text,) = item["data"].values()
+            configuration: Object = yaml.safe_load(text)
+            return configuration
+    raise ManifestError("no manifest has the configuration of a second scheduler")

@@ -19,6 +19,7 @@ from localcluster import shipped
 from localcluster.cluster import LocalCluster
 from localcluster.files import write_atomically
 from localcluster.ports import free_ports
+from localcluster.shipped import Variant
 from localcluster.waiting import until
 
 NAMESPACE = "gpudetour-system"
@@ -45,10 +46,15 @@ class KubeletFolders:
 
 
 class Stack:
-    """The parts of gpudetour that belong to one local cluster. They end with it."""
+    """The parts of gpudetour that belong to one local cluster. They end with it.
 
-    def __init__(self, cluster: LocalCluster) -> None:
+    In the variant with a second scheduler, extender and scheduler are pods of their own
+    (`localcluster.secondscheduler`).
+    """
+
+    def __init__(self, cluster: LocalCluster, *, variant: Variant = Variant.BASE) -> None:
         self.cluster = cluster
+        self.variant = variant
         self.folder = cluster.state / "gpudetour"
         self.folder.mkdir(exist_ok=True)
         names = ("webhook", "webhook-side", "extender", "extender-side")
@@ -75,12 +81,13 @@ class Stack:
 
     def install(self) -> None:
         """Apply the objects, issue certificates, start webhook and extender, set the scheduler."""
-        self.cluster.apply(shipped.cluster_objects())
+        self.cluster.apply(shipped.cluster_objects(self.variant))
         self.cluster.apply([shipped.webhook_configuration(self.webhook_url)])
         self.issue_certificates()
         self.start_webhook()
-        self.start_extender()
-        self.use_extender()
+        if self.variant is Variant.BASE:
+            self.start_extender()
+            self.use_extender()
 
     def issue_certificates(self, *options: str) -> str:
         """Run `python -m certs issue` and return what it printed."""
@@ -108,7 +115,8 @@ class Stack:
             # Nobody balances load here, so nobody has to be told to go elsewhere first.
             "--drain": "0",
         }
-        self.cluster.processes.start("webhook", shipped.command_line(WEBHOOK, changes))
+        command = shipped.command_line(WEBHOOK, changes, variant=self.variant)
+        self.cluster.processes.start("webhook", command)
         self._ready("webhook")
 
     def start_extender(self, options: Mapping[str, str] | None = None) -> None:
@@ -177,12 +185,13 @@ class Stack:
 
         def ready() -> bool:
             self.cluster.processes.check(part)
-            return _answers(url)
+            return answers(url)
 
         until(ready, timeout=_READY_TIMEOUT, what=f"{part} ready")
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Tell whether a GET is answered with 200."""
     with urllib3.PoolManager(retries=False, timeout=2.0) as pool:
         try:
             return pool.request("GET", url).status == HTTPStatus.OK

@@ -14,11 +14,19 @@ import yaml
 from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX, GPU_LABEL, assigned_prefix
 from gpus.demand import is_gpu_resource
 from localcluster import shipped
+from localcluster.shipped import Variant
 
-BASE = shipped.MANIFESTS / "base"
+BASE = shipped.MANIFESTS / Variant.BASE
+KINDS = ("Deployment", "DaemonSet", "Job")
 WORKLOADS = [
-    item for item in shipped.objects() if item["kind"] in ("Deployment", "DaemonSet", "Job")
+    *shipped.objects(*KINDS),
+    *(
+        item
+        for item in shipped.objects(*KINDS, variant=Variant.SECOND_SCHEDULER)
+        if item not in list(shipped.objects(*KINDS))
+    ),
 ]
+both_variants = pytest.mark.parametrize("variant", list(Variant))
 
 
 def named(item: dict[str, Any]) -> str:
@@ -29,6 +37,11 @@ def named(item: dict[str, Any]) -> str:
 def containers(workload: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = workload["spec"]["template"]["spec"]["containers"]
     return found
+
+
+def of_ours(workload: dict[str, Any]) -> list[dict[str, Any]]:
+    """The containers that run a program of this project."""
+    return [c for c in containers(workload) if c["command"][0] == "python"]
 
 
 def command_of(container: dict[str, Any]) -> click.Command:
@@ -49,7 +62,7 @@ def test_every_file_of_the_base_is_applied() -> None:
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=named)
 def test_workloads_use_options_that_their_program_knows(workload: dict[str, Any]) -> None:
-    for container in containers(workload):
+    for container in of_ours(workload):
         known = {opt for parameter in command_of(container).params for opt in parameter.opts}
 
         assert {arg.split("=")[0] for arg in container.get("args", ())} <= known
@@ -91,16 +104,29 @@ def test_the_fence_compares_the_text_that_the_extender_writes() -> None:
     assert f"startsWith('{DEVICES_CONFIG_MAP_PREFIX}')" in policy
 
 
-def test_the_fence_looks_at_the_lease_that_the_extender_takes() -> None:
-    options = importlib.import_module("extender.__main__").main.params
-    defaults = {option.name: option.default for option in options}
+@both_variants
+def test_the_fence_looks_at_the_lease_by_which_the_extender_leads(variant: Variant) -> None:
+    (container,) = (
+        container
+        for workload in shipped.objects("Deployment", variant=variant)
+        for container in of_ours(workload)
+        if container["name"] == "extender"
+    )
+    flags = [flag for flag in container["args"] if flag.startswith(("--lease=", "--namespace="))]
+    options = command_of(container).make_context("extender", flags).params
     (fence,) = (
         item["spec"]["paramRef"]
-        for item in shipped.objects("ValidatingAdmissionPolicyBinding")
+        for item in shipped.objects("ValidatingAdmissionPolicyBinding", variant=variant)
         if "paramRef" in item["spec"]
     )
+    (role,) = (
+        item
+        for item in shipped.objects("Role", variant=variant)
+        if named(item) == "gpudetour-extender"
+    )
 
-    assert (fence["name"], fence["namespace"]) == (defaults["lease"], defaults["namespace"])
+    assert (fence["name"], fence["namespace"]) == (options["lease"], options["namespace"])
+    assert role["rules"][0]["resourceNames"] == [options["lease"]]
 
 
 def test_policies_speak_of_service_accounts_that_exist() -> None:
@@ -110,8 +136,11 @@ def test_policies_speak_of_service_accounts_that_exist() -> None:
     assert named_there <= {named(item) for item in shipped.objects("ServiceAccount")}
 
 
-def test_the_scheduler_leaves_every_gpu_resource_and_no_other_to_the_extender() -> None:
-    configuration = shipped.scheduler_configuration("https://x", client=Path("/c"))
+@both_variants
+def test_the_scheduler_leaves_every_gpu_resource_and_no_other_to_the_extender(
+    variant: Variant,
+) -> None:
+    configuration = shipped.scheduler_configuration("https://x", client=Path("/c"), variant=variant)
     (extender,) = configuration["extenders"]
     resources = extender["managedResources"]
 
