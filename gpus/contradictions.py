@@ -22,7 +22,7 @@ _MIG_MEMORY = re.compile(r"(?:^|\.)([0-9]{1,4})gb(?:\.|$)", re.ASCII)
 def contradictions(totals: Mapping[ResourceName, int], wishes: Wishes) -> Iterator[str]:
     """Yield every contradiction between what a pod asks for and what it wishes, and what to do.
 
-    `totals` is what the whole pod needs at its peak.
+    `totals` is what the whole pod needs at its peak; zero where that cannot be read.
     """
     yield from _of_shares(totals)
     yield from _of_uuids(totals, wishes)
@@ -34,8 +34,10 @@ def _mig(totals: Mapping[ResourceName, int]) -> list[ResourceName]:
 
 
 def _of_shares(totals: Mapping[ResourceName, int]) -> Iterator[str]:
-    share = totals.get(GPU_MEMORY_RESOURCE, 0)
-    if share and (others := sorted(set(totals) - {GPU_MEMORY_RESOURCE})):
+    if GPU_MEMORY_RESOURCE not in totals:
+        return
+    share = totals[GPU_MEMORY_RESOURCE]
+    if others := sorted(set(totals) - {GPU_MEMORY_RESOURCE}):
         yield (
             f"the pod asks for a share ({GPU_MEMORY_RESOURCE}) and for {', '.join(others)} too; "
             "ask for one of the two, or make two pods"
