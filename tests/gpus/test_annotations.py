@@ -101,11 +101,22 @@ def inventories(draw: st.DrawFn) -> NodeInventory:
 
 
 DEVICES = UUIDS | MIG_UUIDS
-ASSIGNMENTS = st.builds(
+EPOCHS = st.integers(0, 2**31 - 1)
+EXCLUSIVE = st.builds(
     lambda epoch, containers: Assignment(epoch=epoch, containers=containers),
-    st.integers(0, 2**31 - 1),
+    EPOCHS,
     st.dictionaries(TEXT, st.lists(DEVICES, max_size=4, unique=True).map(tuple), max_size=4),
 )
+SHARES = st.builds(
+    lambda epoch, names, uuid, size: Assignment(
+        epoch=epoch, containers=dict.fromkeys(names, (uuid,)), share_bytes=size
+    ),
+    EPOCHS,
+    st.lists(TEXT, min_size=1, max_size=4),
+    UUIDS,
+    st.integers(1, 2**63 - 1),
+)
+ASSIGNMENTS = EXCLUSIVE | SHARES
 
 
 @given(inventories())
@@ -328,6 +339,40 @@ def test_containers_of_one_pod_may_share_a_device() -> None:
     text = '{"v":1,"epoch":1,"containers":{"init":["GPU-a"],"main":["GPU-a","GPU-b"]}}'
 
     assert decode_assigned(text).devices() == {"GPU-a", "GPU-b"}
+
+
+def test_a_share_stands_after_the_containers_and_only_where_there_is_one() -> None:
+    share = Assignment(epoch=7, containers={"main": (DeviceId("GPU-a"),)}, share_bytes=8 << 30)
+    alone = Assignment(epoch=7, containers={"main": (DeviceId("GPU-a"),)})
+
+    assert encode_assigned(share) == (
+        '{"v":1,"epoch":7,"containers":{"main":["GPU-a"]},"share":8589934592}'
+    )
+    assert encode_assigned(alone) == '{"v":1,"epoch":7,"containers":{"main":["GPU-a"]}}'
+
+
+@pytest.mark.parametrize(
+    ("containers", "share"),
+    [
+        ({}, 1),
+        ({"main": []}, 1),
+        ({"main": ["GPU-a", "GPU-b"]}, 1),
+        ({"main": ["GPU-a"], "other": ["GPU-b"]}, 1),
+        ({"main": ["GPU-a"], "other": []}, 1),
+        ({"main": ["MIG-a"]}, 1),
+        ({"main": ["GPU-a"]}, -1),
+        ({"main": ["GPU-a"]}, "8Gi"),
+        ({"main": ["GPU-a"]}, 1.5),
+        ({"main": ["GPU-a"]}, None),
+        ({"main": ["GPU-a"]}, True),
+        ({"main": ["GPU-a"]}, 2**63),
+    ],
+)
+def test_a_share_of_anything_but_one_gpu_is_refused(containers: Any, share: Any) -> None:
+    text = json.dumps({"v": 1, "epoch": 1, "containers": containers, "share": share})
+
+    with pytest.raises(AnnotationError):
+        decode_assigned(text)
 
 
 def test_members_of_a_later_release_are_ignored_within_a_version() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpus.quantity import MAX, QuantityError, parse, whole
+from gpus.quantity import MAX, QuantityError, parse, whole, written
 
 #: Written out on purpose, and not computed as the code does.
 MULTIPLIERS = {
@@ -157,3 +157,26 @@ def test_what_is_no_usable_quantity_is_refused_with_a_short_reason(
 def test_nothing_but_a_quantity_error_is_ever_raised(text: str | int | float) -> None:
     with contextlib.suppress(QuantityError):
         assert abs(parse(text)) <= MAX
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0"),
+        (1, "1"),
+        (1023, "1023"),
+        (1024, "1Ki"),
+        (1536, "1536"),
+        (8 << 30, "8Gi"),
+        (1536 << 20, "1536Mi"),
+        (1 << 40, "1Ti"),
+        (8 * 10**9, "7812500Ki"),
+    ],
+)
+def test_bytes_are_written_in_the_largest_unit_that_needs_no_fraction(size: int, text: str) -> None:
+    assert written(size) == text
+
+
+@given(st.integers(0, MAX) | st.builds(int.__lshift__, st.integers(0, 999), st.integers(0, 50)))
+def test_bytes_are_read_back_as_they_were_written(size: int) -> None:
+    assert whole(written(size)) == size
