@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from extender.placement.assign import assign
@@ -25,12 +25,14 @@ from extender.placement.changes import (
     Reserved,
 )
 from extender.placement.distribute import Containers
-from extender.placement.facts import PodFacts, PodKey, read_node, read_pod
+from extender.placement.facts import PodFacts, PodKey, read_pod
+from extender.placement.layout import Layouts
 from extender.placement.ledger import Ledger
+from extender.placement.nodes import read_node
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import Hold, NodeState, Reservation
 from gpus.demand import Demand
-from gpus.model import Assignment, NodeName, PodUid
+from gpus.model import GPU_MEMORY_RESOURCE, Assignment, NodeName, PodUid
 from kube.objects import Node, Pod
 from kube.reflector import Event, EventKind
 
@@ -44,7 +46,7 @@ class Bid:
     node: NodeName
     epoch: int
     #: An assignment of earlier, taken again if it still can be.
-    wish: Containers | None = None
+    earlier: Containers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Cluster:
         # Guards replacing the ledger; notified of each new one.
         self._changed = threading.Condition(threading.Lock())
         self._ledger = Ledger()
+        self._layouts = Layouts()  # for the watch of nodes alone
 
     def snapshot(self) -> Ledger:
         """Return the ledger as it is now; it will not change."""
@@ -82,7 +85,11 @@ class Cluster:
             return
         # Decoding needs no lock: only this watch changes a node's facts.
         known = self._ledger.nodes.get(name)
-        facts = read_node(event.object, previous=known.facts if known is not None else None)
+        facts = read_node(
+            event.object,
+            layouts=self._layouts,
+            previous=known.facts if known is not None else None,
+        )
         if known is None or facts is not known.facts:
             with self._changed:
                 self._apply(NodeSeen(name, facts))
@@ -118,12 +125,21 @@ class Cluster:
             return self._ledger
 
     def hold(self, pod: PodFacts, node: NodeName, *, seconds: float) -> None:
-        """Keep a place on a node for a pod that the scheduler may be about to bind there."""
+        """Keep devices of a node for a pod that the scheduler may be about to bind there."""
         if pod.demand is None:
             return
-        expires = self._clock() + seconds
-        hold = Hold(uid=pod.uid, node=node, totals=pod.demand.totals, expires=expires)
         with self._changed:
+            state = self._ledger.nodes.get(node, NodeState()).without(pod.uid)
+            chosen = assign(pod.demand, state, listed=pod.claim is not None)
+            if isinstance(chosen, Rejection):
+                return  # changed since filter looked
+            hold = Hold(
+                uid=pod.uid,
+                node=node,
+                totals=pod.demand.totals,
+                expires=self._clock() + seconds,
+                containers=chosen,
+            )
             self._apply(Held(hold))
 
     def reserve(self, bid: Bid) -> Reservation | Rejection | Settled:
@@ -137,7 +153,7 @@ class Cluster:
             if known is not None and known.uid == bid.pod.uid and (known.node or known.ended):
                 return Settled(known)
             if ledger.rival(bid.pod) is not None:
-                return Rejection((Reason.DEVICES_FROM_TAKEN,))
+                return Rejection((Reason.POD_UNUSABLE,))
             outcome = self._choose(bid, ledger.nodes.get(bid.node, NodeState()))
             if isinstance(outcome, Reservation):
                 self._apply(Reserved(outcome))
@@ -145,14 +161,13 @@ class Cluster:
 
     def _choose(self, bid: Bid, state: NodeState) -> Reservation | Rejection:
         before = state.reserved.get(bid.pod.uid)
-        wish = bid.wish
-        if before is not None and (wish is None or before.sent):
-            wish = before.assignment.containers
-        open_to_pod = state.without(bid.pod.uid).having(holds={})
-        chosen = assign(bid.demand, open_to_pod, listed=bid.pod.claim is not None, wish=wish)
+        earlier = bid.earlier
+        if before is not None and (earlier is None or before.sent):
+            earlier = before.assignment.containers
+        chosen = self._devices(bid, state.without(bid.pod.uid), state.holds, earlier)
         if isinstance(chosen, Rejection):
             return chosen
-        if before is not None and before.sent and chosen != wish:
+        if before is not None and before.sent and chosen != earlier:
             return Rejection((Reason.HOLDER_UNKNOWN,))
         namespace, _, name = bid.pod.key.partition("/")
         return Reservation(
@@ -161,11 +176,35 @@ class Cluster:
             name=name,
             node=bid.node,
             totals=bid.demand.totals,
-            assignment=Assignment(epoch=bid.epoch, containers=chosen),
+            assignment=Assignment(
+                epoch=bid.epoch,
+                containers=chosen,
+                share_bytes=bid.demand.totals.get(GPU_MEMORY_RESOURCE, 0) if chosen else 0,
+            ),
             since=self._clock(),
             claim=bid.pod.claim,
             sent=before is not None and before.sent,
         )
+
+    def _devices(
+        self,
+        bid: Bid,
+        state: NodeState,
+        holds: Mapping[PodUid, Hold],
+        earlier: Containers | None,
+    ) -> Containers | Rejection:
+        """Choose what was given before, else what is held, else what is held for nobody, else any.
+
+        A hold is no promise; but where there is a choice, nobody's is disturbed.
+        """
+        listed, own = bid.pod.claim is not None, holds.get(bid.pod.uid)
+        if earlier is None:
+            held = own.containers if own is not None else None
+            chosen = assign(bid.demand, state, listed=listed, earlier=held)
+            if not isinstance(chosen, Rejection) or not state.holds:
+                return chosen
+        open_to_pod = state.having(holds={}) if state.holds else state
+        return assign(bid.demand, open_to_pod, listed=listed, earlier=earlier)
 
     def sent(self, reservation: Reservation) -> None:
         """Keep a reservation until the watch or the janitor settles it: its Binding is on the way.

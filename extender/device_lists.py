@@ -78,7 +78,7 @@ class DeviceLists:
         _check_owner(found, bid.pod, claim)
         told = handover.told_by(found)
         if told is not None and told != reservation.assignment.containers:
-            outcome = self._cluster.reserve(replace(bid, wish=told))
+            outcome = self._cluster.reserve(replace(bid, earlier=told))
             if isinstance(outcome, Reservation):
                 reservation = outcome
         if told == reservation.assignment.containers:

@@ -56,7 +56,7 @@ class Filter:
         if pod.demand is None:
             return Decision(nodes=list(names), busy={}, unfit={}, fitting=len(names))
         if ledger.rival(pod) is not None:
-            unfit = dict.fromkeys(names, Reason.DEVICES_FROM_TAKEN.text)
+            unfit = dict.fromkeys(names, Reason.POD_UNUSABLE.text)
             return Decision(nodes=[], busy={}, unfit=unfit, fitting=0)
         decision = self._decide(pod, pod.demand, names, ledger)
         if not decision.nodes and _WAIT_FOR.intersection(decision.busy.values()):
@@ -103,9 +103,8 @@ class Filter:
             return dict.fromkeys(names, 0)
         ledger = self._cluster.snapshot()
         ask, nodes = _ask(pod, pod.demand), ledger.seen_by(pod.uid)
-        verdicts = {
-            name: judge(ask, nodes.get(name, NodeState()), rank=self._choice.rank) for name in names
-        }
+        rank = self._choice.rank_for(ask)
+        verdicts = {name: judge(ask, nodes.get(name, NodeState()), rank=rank) for name in names}
         ranks = {name: rank for name, rank in verdicts.items() if isinstance(rank, int)}
         if not ranks:
             return dict.fromkeys(names, 0)

@@ -10,7 +10,8 @@ import click
 from extender.fence import FenceMode
 from extender.followed_lease import LeaseMode
 from extender.placement.shortlist import Choice
-from extender.placement.strategies import Policy, strategy
+from extender.placement.strategies import strategy
+from gpus.wishes import Policy
 from service import command
 from service.http import ServerSettings
 

@@ -1,56 +1,52 @@
-"""What a Node and a Pod object say about GPUs, read once per change and kept as values.
+"""What a Node and a Pod object say about GPUs, as values; a Pod is read here, a Node in `nodes`.
 
-Garbage is not an error here but a fact: a node whose inventory cannot be read has nothing to give,
-and a pod whose assignment cannot be read makes its node's GPUs unknown, never free.
+Garbage is not an error here but a fact: a pod whose assignment cannot be read makes its node's GPUs
+unknown, never free.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NewType
 
 import gpus.annotations as contract
+from extender.placement.devices import Devices
+from extender.placement.layout import Counts
 from extender.placement.reasons import Reason
 from gpus.annotations import AnnotationError
-from gpus.demand import Demand, DemandError, demand_of, is_gpu_resource
+from gpus.demand import Demand, DemandError, demand_of
 from gpus.model import (
+    GPU_MEMORY_RESOURCE,
     Assignment,
     DeviceId,
-    Health,
-    NodeInventory,
     NodeName,
     Path,
     PodUid,
-    ResourceName,
 )
-from gpus.quantity import QuantityError, whole
-from kube.objects import Node, Pod, Quantity
+from kube.objects import Pod
 
 #: `namespace/name`: what a watch names a pod by; the UID tells which pod of that name it is.
 PodKey = NewType("PodKey", str)
 #: `namespace/name` of the ConfigMap that hands a pod its devices.
 ClaimKey = NewType("ClaimKey", str)
 
-Counts = Mapping[ResourceName, int]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What a Node says. `total` counts all its devices by resource, `healthy` those to give out.
 
-    `source` holds the texts that all else was read from; equal sources are equal facts.
+    `source` is a digest of the texts that all else was read from; equal sources are equal facts.
     """
 
-    source: tuple[object, ...]
+    source: bytes
     path: Path | None = field(default=None, compare=False)
     #: Why nothing here can be given out, whoever holds what.
     blocked: Reason | None = field(default=None, compare=False)
     total: Counts = field(default_factory=dict, compare=False)
     healthy: Counts = field(default_factory=dict, compare=False)
-    #: Only on the annotation path; on the other, kubelet chooses the devices.
-    inventory: NodeInventory | None = field(default=None, compare=False)
+    #: On the annotation path it is there; on the plugin path where the inventory can be read.
+    devices: Devices | None = field(default=None, compare=False)
     in_use: Mapping[DeviceId, PodUid] = field(default_factory=dict, compare=False)
 
 
@@ -67,8 +63,10 @@ class PodFacts:
     ended: bool
     created: str
     claim: ClaimKey | None
-    demand: Demand | None = field(compare=False)
+    demand: Demand | None
     fault: str = ""
+    #: Why it cannot be said which devices the assignment gives to the pod; empty where it can.
+    unclear: str = field(default="", compare=False)
     assigned: str | None = None
     assignment: Assignment | None = field(default=None, compare=False)
     priority: int = 0
@@ -82,57 +80,15 @@ class PodFacts:
         """Tell whether the pod holds devices now; one that is only being deleted still does."""
         return self.node is not None and not self.ended
 
-    @property
-    def covered(self) -> bool:
-        """Tell whether the assignment names exactly as many devices as each container asks for."""
-        if self.demand is None:
-            return not self.fault
-        if self.assignment is None:
-            return False
-        asked = {c.name: sum(c.counts.values()) for c in self.demand.containers}
-        given = {name: len(ids) for name, ids in self.assignment.containers.items()}
-        return asked == given
-
-
-def read_node(node: Node, *, previous: NodeFacts | None = None) -> NodeFacts:
-    """Read a Node; returns `previous` itself when nothing that matters changed."""
-    texts = node.metadata.annotations or {}
-    capacity, allocatable = _gpus(node.status.capacity), _gpus(node.status.allocatable)
-    source = (
-        texts.get(contract.PATH),
-        texts.get(contract.INVENTORY),
-        texts.get(contract.IN_USE),
-        capacity,
-        allocatable,
-    )
-    if previous is not None and previous.source == source:
-        return previous
-    if source[0] is None:
-        return NodeFacts(source=source, blocked=_silent(capacity))
-    try:
-        path = Path(texts[contract.PATH])
-        if path is Path.PLUGIN:
-            return NodeFacts(
-                source=source,
-                path=path,
-                total=_whole(capacity),
-                healthy=_whole(allocatable),
-                in_use=_in_use(texts),
-            )
-        if path is Path.ANNOTATION:
-            return _on_annotation_path(source, texts)
-    except (AnnotationError, QuantityError, ValueError):
-        return NodeFacts(source=source, blocked=Reason.UNREADABLE)
-    return NodeFacts(source=source, path=path, blocked=Reason.PATH_CHANGING)
-
 
 def read_pod(pod: Pod, *, previous: PodFacts | None = None) -> PodFacts:
     """Read a Pod; what cannot change in a pod's life is taken over from `previous`."""
     meta, uid = pod.metadata, PodUid(pod.metadata.uid)
     texts = meta.annotations or {}
-    if previous is not None and previous.uid == uid:
+    if previous is not None and previous.uid == uid and previous.node is not None:
         demand, fault = previous.demand, previous.fault
     else:
+        # Until a pod is bound its owner may change what it wishes for.
         demand, fault = _demand(pod)
     bound = NodeName(pod.spec.node_name) if pod.spec.node_name else None
     assigned = texts.get(contract.ASSIGNED) if bound else None
@@ -151,6 +107,7 @@ def read_pod(pod: Pod, *, previous: PodFacts | None = None) -> PodFacts:
         claim=ClaimKey(f"{meta.namespace}/{name}") if name else None,
         demand=demand,
         fault=fault,
+        unclear=fault or _unclear(demand, assigned, assignment),
         assigned=assigned,
         assignment=assignment,
         priority=pod.spec.priority or 0,
@@ -175,38 +132,22 @@ def _assignment(text: str | None) -> Assignment | None:
         return None
 
 
-def _on_annotation_path(source: tuple[object, ...], texts: Mapping[str, str]) -> NodeFacts:
-    if contract.INVENTORY not in texts:
-        return NodeFacts(source=source, path=Path.ANNOTATION, blocked=Reason.UNREADABLE)
-    inventory = contract.decode_inventory(texts[contract.INVENTORY])
-    total: Counter[ResourceName] = Counter()
-    healthy: Counter[ResourceName] = Counter()
-    for gpu, _, resource in inventory.devices():
-        total[resource] += 1
-        healthy[resource] += gpu.health is Health.HEALTHY
-    return NodeFacts(
-        source=source,
-        path=Path.ANNOTATION,
-        total=total,
-        healthy=healthy,
-        inventory=inventory,
-        in_use=_in_use(texts),
-    )
+def _unclear(demand: Demand | None, assigned: str | None, assignment: Assignment | None) -> str:
+    if demand is None:
+        return ""
+    if assigned is None:
+        return f"its annotation {contract.ASSIGNED} is missing"
+    if assignment is None:
+        return f"its annotation {contract.ASSIGNED} cannot be read"
+    if not _covers(assignment, demand):
+        return f"its annotation {contract.ASSIGNED} does not name what its containers ask for"
+    return ""
 
 
-def _silent(capacity: Mapping[str, Quantity]) -> Reason:
-    """Why a node has nothing to give on which no agent has spoken (yet)."""
-    return Reason.NODE_UNKNOWN if capacity else Reason.NO_GPU
-
-
-def _in_use(texts: Mapping[str, str]) -> Mapping[DeviceId, PodUid]:
-    text = texts.get(contract.IN_USE)
-    return contract.decode_in_use(text) if text is not None else {}
-
-
-def _gpus(resources: Mapping[str, Quantity] | None) -> dict[str, Quantity]:
-    return {name: count for name, count in (resources or {}).items() if is_gpu_resource(name)}
-
-
-def _whole(resources: Mapping[str, Quantity]) -> dict[ResourceName, int]:
-    return {ResourceName(name): whole(quantity) for name, quantity in resources.items()}
+def _covers(assignment: Assignment, demand: Demand) -> bool:
+    """Tell whether an assignment names as many devices as each container asks for."""
+    share = demand.totals.get(GPU_MEMORY_RESOURCE, 0)
+    if assignment.share_bytes != share:
+        return False
+    asked = {c.name: 1 if share else sum(c.counts.values()) for c in demand.containers}
+    return asked == {name: len(ids) for name, ids in assignment.containers.items()}

@@ -19,6 +19,7 @@ from extender.placement.changes import (
     Reserved,
 )
 from extender.placement.facts import ClaimKey, PodFacts, PodKey
+from extender.placement.patches import Patched
 from extender.placement.shards import Shards
 from extender.placement.state import MEMORY_OF_ENDED, Hold, NodeState, Reservation
 from gpus.model import NodeName, PodUid
@@ -48,7 +49,7 @@ class Ledger:
     an ended pod does not come back to life, so whatever says otherwise is old and is ignored.
     """
 
-    nodes: Mapping[NodeName, NodeState] = field(default_factory=dict)
+    nodes: Patched[NodeName, NodeState] = field(default_factory=Patched)
     pods: Shards[PodKey, PodFacts] = field(default_factory=Shards)
     claims: Shards[ClaimKey, tuple[PodKey, ...]] = field(default_factory=Shards)
     #: Device lists of unbound pods whose ConfigMap may be there: an earlier bind, of ours or of a
@@ -82,10 +83,10 @@ class Ledger:
 
     def seen_by(self, uid: PodUid) -> Mapping[NodeName, NodeState]:
         """Return the nodes as a pod should see them: what is kept for it is free for it."""
-        names = _keeping(self, uid)
+        nodes, names = self.nodes.flat(), _keeping(self, uid)
         if not names:
-            return self.nodes
-        return {**self.nodes, **{name: self.nodes[name].without(uid) for name in names}}
+            return nodes
+        return {**nodes, **{name: nodes[name].without(uid) for name in names}}
 
     def may_be_told(self, claim: ClaimKey) -> bool:
         """Tell whether a ConfigMap of that name may exist although no pod was bound with it."""
@@ -249,11 +250,8 @@ def _with(ledger: Ledger, states: Mapping[NodeName, NodeState]) -> Ledger:
     """Return a ledger with these states in place of the old ones; vacant ones are dropped."""
     if not states:
         return ledger
-    nodes = {**ledger.nodes, **states}
-    for name, state in states.items():
-        if state.vacant:
-            del nodes[name]
-    return replace(ledger, nodes=nodes)
+    changes = {name: None if state.vacant else state for name, state in states.items()}
+    return replace(ledger, nodes=ledger.nodes.having(changes))
 
 
 def _older(pod: PodFacts, *, than: PodFacts) -> bool:

@@ -15,20 +15,27 @@ class Reason(Enum):
 
     Permanent reasons go to `FailedAndUnresolvableNodes`: evicting other pods would not help, so
     preemption skips the node. Every reason is looked at again when the node or a pod changes.
+    Two share a text, for users need not tell them apart: `NOT_CONNECTED` and `NEVER_CONNECTED`.
     """
 
-    DEVICES_FROM_TAKEN = ("annotation devices-from names another pod's GPUs, leave it out", True)
-    NODE_UNKNOWN = ("GPUs of the node not known yet", False)
+    POD_UNUSABLE = (
+        "pod must be created again, its devices-from is missing or another pod's",
+        True,
+    )
+    NO_INVENTORY = ("GPU inventory missing or unreadable", False)
     NO_GPU = ("no GPU", True)
-    UNREADABLE = ("GPU inventory unreadable", False)
     PATH_CHANGING = ("GPU path is changing", False)
-    POD_TOO_OLD = ("pod is older than gpudetour, create it again", True)
+    #: Of a MIG profile, UUID, memory or compute capability; or a share where kubelet chooses.
     OTHER_KIND = ("no GPU of the asked kind", True)
+    OTHER_PRODUCT = ("no GPU of the asked product", True)
+    #: The healthy GPUs can never be.
+    NEVER_CONNECTED = ("GPUs not connected as asked", True)
     TOO_FEW = ("fewer GPUs than asked", True)
+    NOT_CONNECTED = ("GPUs not connected as asked", False)
     HOLDER_UNKNOWN = ("GPU holder unknown", False)
     UNHEALTHY = ("GPUs unhealthy", False)
     IN_USE = ("all GPUs in use", False)
-    NOT_ENOUGH = ("not enough free GPUs", False)
+    NOT_ENOUGH = ("not enough free GPUs or GPU memory", False)
 
     def __init__(self, text: str, permanent: bool) -> None:
         self.text = text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from extender.placement.fit import Ask, fits
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import NodeState
-from extender.placement.strategies import Rank
+from extender.placement.strategies import Rank, strategy
 from gpus.model import NodeName
 
 #: A rank when the node fits, else the reason that the scheduler is told.
@@ -26,6 +26,11 @@ class Choice:
 
     rank: Rank
     limit: int
+
+    def rank_for(self, ask: Ask) -> Rank:
+        """Return how to rank for a pod: by the policy that it wishes, if it does."""
+        policy = ask.wishes.policy
+        return self.rank if policy is None else strategy(policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +63,12 @@ def decide(
     ranked: defaultdict[int, list[NodeName]] = defaultdict(list)
     busy: dict[NodeName, str] = {}
     unfit: dict[NodeName, str] = {}
+    rank = choice.rank_for(ask)
     for name in names:
         state = nodes.get(name, _UNSEEN)
         known = memo.get(name)
         if known is None or known[0] is not state:
-            known = memo[name] = (state, judge(ask, state, rank=choice.rank))
+            known = memo[name] = (state, judge(ask, state, rank=rank))
         verdict = known[1]
         if isinstance(verdict, int):
             ranked[verdict].append(name)

@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from extender.placement.facts import ClaimKey, Counts, NodeFacts, PodFacts
+from extender.placement.devices import Devices
+from extender.placement.distribute import Containers
+from extender.placement.facts import ClaimKey, NodeFacts, PodFacts
+from extender.placement.layout import Counts, Mask, bits
 from extender.placement.reasons import Reason
 from gpus.model import (
+    GPU_MEMORY_RESOURCE,
     GPU_RESOURCE,
     MIG_RESOURCE_PREFIX,
     SHARED_GPU_RESOURCE,
     Assignment,
     DeviceId,
-    Gpu,
-    Health,
     NodeName,
     Path,
     PodUid,
@@ -50,12 +52,16 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A place kept for a pod between its filter and its bind; no promise, only good manners."""
+    """A place kept for a pod between its filter and its bind; no promise, only good manners.
+
+    `containers` names the devices that were chosen, and none where kubelet chooses.
+    """
 
     uid: PodUid
     node: NodeName
     totals: Counts
     expires: float
+    containers: Containers = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +69,8 @@ class NodeState:
     """What one node has and who holds it. Made by `state_of`; never built by hand.
 
     `free` counts what a new pod could get by resource, holds of others deducted; `blocked` tells
-    why it is nothing at all. `held` are the devices that nobody else may get (annotation path).
+    why it is nothing at all. On the annotation path `open` are the healthy devices that nobody has
+    anything of, and `shares` the bytes that are given away of each GPU that is held in shares only.
     """
 
     facts: NodeFacts | None = None
@@ -71,9 +78,10 @@ class NodeState:
     reserved: Mapping[PodUid, Reservation] = field(default_factory=dict)
     holds: Mapping[PodUid, Hold] = field(default_factory=dict)
     ended: tuple[PodUid, ...] = ()
-    blocked: Reason | None = field(default=Reason.NODE_UNKNOWN, compare=False)
+    blocked: Reason | None = field(default=Reason.NO_INVENTORY, compare=False)
     free: Counts = field(default_factory=dict, compare=False)
-    held: frozenset[DeviceId] = field(default=frozenset(), compare=False)
+    open: Mask = field(default=0, compare=False)
+    shares: Mapping[int, int] = field(default_factory=dict, compare=False)
 
     @property
     def path(self) -> Path | None:
@@ -85,16 +93,11 @@ class NodeState:
         """Tell whether there is nothing to remember: the node is gone and so are its pods."""
         return self.facts is None and not (self.pods or self.reserved or self.holds)
 
-    def free_devices(self) -> list[tuple[Gpu, DeviceId, ResourceName]]:
-        """The devices that can be given out on the annotation path, holds not regarded."""
-        if self.blocked is not None or self.facts is None or self.facts.inventory is None:
+    def unclear(self) -> list[PodFacts]:
+        """Return the pods that make the node's GPUs unknown."""
+        if self.blocked is not Reason.HOLDER_UNKNOWN or self.facts is None:
             return []
-        return [
-            (gpu, device, resource)
-            for gpu, device, resource in self.facts.inventory.devices()
-            # Whoever was given the whole card before it was cut into instances has those too.
-            if gpu.health is Health.HEALTHY and not self.held & {device, gpu.uuid}
-        ]
+        return [pod for pod in self.pods.values() if _is_unclear(pod, self.facts)]
 
     def without(self, uid: PodUid) -> NodeState:
         """Return the node as that pod should see it: its own hold and reservation are free."""
@@ -125,9 +128,7 @@ class NodeState:
 
     def gone(self) -> NodeState:
         """Return the node without its Node object; pods may outlive that for a while."""
-        return replace(
-            self, facts=None, blocked=Reason.NODE_UNKNOWN, free={}, held=frozenset(), ended=()
-        )
+        return NodeState(pods=self.pods, reserved=self.reserved, holds=self.holds)
 
 
 def state_of(
@@ -147,35 +148,81 @@ def state_of(
         ended=ended,
         blocked=_blocked(facts, pods.values()),
     )
-    if state.blocked is not None or facts is None:
+    if facts is None or state.blocked is not None:
         return state
-    foreign = _foreign(state, facts)
-    if facts.path is Path.ANNOTATION:
-        state = replace(state, held=_held(state, foreign))
-        free = Counter(resource for _, _, resource in state.free_devices())
-    else:
-        free = Counter(facts.healthy)
-        for pod in pods.values():
-            free.subtract(pod.demand.totals if pod.demand is not None else {})
-        for reservation in reserved.values():
-            free.subtract(reservation.totals)
-        for device in foreign:
-            free.subtract(dict.fromkeys(_resources_of(device, facts), 1))
-    for hold in holds.values():
+    if facts.path is Path.ANNOTATION and facts.devices is not None:
+        return _by_device(state, facts, facts.devices)
+    return replace(state, free=_by_count(state, facts))
+
+
+def _by_device(state: NodeState, facts: NodeFacts, devices: Devices) -> NodeState:
+    """Count what no assignment names."""
+    layout = devices.layout
+    taken = devices.mask(_foreign(state, facts))
+    shares: dict[int, int] = {}
+    for containers, share in _given(state):
+        mask = devices.mask(_all(containers))
+        if share and not mask & ~layout.whole:
+            for place in bits(mask):
+                shares[place] = shares.get(place, 0) + share
+        else:
+            taken |= mask
+    if shares:
+        # Beside somebody who has the whole GPU a share counts for nothing.
+        shares = {place: share for place, share in shares.items() if not taken >> place & 1}
+        taken |= sum(1 << place for place in shares)
+    free = layout.healthy & ~taken
+    counts = {name: (mask & free).bit_count() for name, mask in layout.masks.items()}
+    return replace(
+        state,
+        open=free,
+        shares=shares,
+        free={name: count for name, count in counts.items() if count},
+    )
+
+
+def _given(state: NodeState) -> Iterable[tuple[Containers, int]]:
+    """Yield what every pod has or may get of the devices, with its share of each in bytes."""
+    for pod in state.pods.values():
+        if pod.assignment is not None:
+            yield pod.assignment.containers, pod.assignment.share_bytes
+    for reservation in state.reserved.values():
+        yield reservation.assignment.containers, reservation.assignment.share_bytes
+    for hold in state.holds.values():
+        yield hold.containers, hold.totals.get(GPU_MEMORY_RESOURCE, 0)
+
+
+def _by_count(state: NodeState, facts: NodeFacts) -> Counts:
+    """Count what kubelet advertises and no pod asked for."""
+    free = Counter(facts.healthy)
+    for pod in state.pods.values():
+        free.subtract(pod.demand.totals if pod.demand is not None else {})
+    for reservation in state.reserved.values():
+        free.subtract(reservation.totals)
+    for hold in state.holds.values():
         free.subtract(hold.totals)
-    return replace(state, free={name: count for name, count in free.items() if count > 0})
+    # A GPU of which a pod has a share, from when the node was on the other path, is not free.
+    shared = {d for containers, share in _given(state) if share for d in _all(containers)}
+    for device in (*_foreign(state, facts), *shared):
+        free.subtract(dict.fromkeys(_resources_of(device, facts), 1))
+    return {name: count for name, count in free.items() if count > 0}
+
+
+def _all(containers: Containers) -> Iterable[DeviceId]:
+    return (device for ids in containers.values() for device in ids)
 
 
 def _blocked(facts: NodeFacts | None, pods: Iterable[PodFacts]) -> Reason | None:
     if facts is None:
-        return Reason.NODE_UNKNOWN
+        return Reason.NO_INVENTORY
     if facts.blocked is not None:
         return facts.blocked
-    if facts.path is Path.ANNOTATION:
-        unknown = not all(pod.covered for pod in pods)
-    else:
-        unknown = any(pod.fault for pod in pods)
-    return Reason.HOLDER_UNKNOWN if unknown else None
+    return Reason.HOLDER_UNKNOWN if any(_is_unclear(pod, facts) for pod in pods) else None
+
+
+def _is_unclear(pod: PodFacts, facts: NodeFacts) -> bool:
+    """Where kubelet chooses, only the count matters."""
+    return bool(pod.unclear if facts.path is Path.ANNOTATION else pod.fault)
 
 
 def _foreign(state: NodeState, facts: NodeFacts) -> list[DeviceId]:
@@ -185,12 +232,6 @@ def _foreign(state: NodeState, facts: NodeFacts) -> list[DeviceId]:
         for device, uid in facts.in_use.items()
         if uid not in state.pods and uid not in state.reserved and uid not in state.ended
     ]
-
-
-def _held(state: NodeState, foreign: Iterable[DeviceId]) -> frozenset[DeviceId]:
-    assignments = [pod.assignment for pod in state.pods.values() if pod.assignment is not None]
-    assignments += [reservation.assignment for reservation in state.reserved.values()]
-    return frozenset(foreign).union(*(assignment.devices() for assignment in assignments))
 
 
 def _resources_of(device: DeviceId, facts: NodeFacts) -> list[ResourceName]:

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from extender.cluster import Bid, Cluster, Settled
 from extender.placement.changes import NodeSeen, PodSeen
-from extender.placement.facts import PodFacts, read_node, read_pod
+from extender.placement.facts import NodeFacts, PodFacts, read_pod
 from extender.placement.fit import Ask, ask_of, fits
+from extender.placement.layout import Layouts
 from extender.placement.ledger import Ledger
+from extender.placement.nodes import read_node
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import NodeState, Reservation
-from gpus.model import NodeName
+from gpus.model import DeviceId, NodeName
 from kube.reflector import Event, EventKind
 from tests.builders import NodeBuilder, PodBuilder
 
@@ -20,7 +22,7 @@ def ledger(nodes: Iterable[NodeBuilder] = (), pods: Iterable[PodBuilder] = ()) -
     """Return the ledger after these nodes and pods were seen."""
     result = Ledger()
     for node in nodes:
-        result = result.apply(NodeSeen(NodeName(node.name), read_node(node.build())))
+        result = result.apply(NodeSeen(NodeName(node.name), node_facts(node)))
     for pod in pods:
         result = result.apply(PodSeen(read_pod(pod.build())))
     return result
@@ -29,6 +31,11 @@ def ledger(nodes: Iterable[NodeBuilder] = (), pods: Iterable[PodBuilder] = ()) -
 def state(node: NodeBuilder, *pods: PodBuilder) -> NodeState:
     """Return the state of one node with pods on it."""
     return ledger([node], [pod.on(node.name) for pod in pods]).nodes[NodeName(node.name)]
+
+
+def node_facts(node: NodeBuilder) -> NodeFacts:
+    """Return what is read of a node."""
+    return read_node(node.build(), layouts=Layouts())
 
 
 def facts(pod: PodBuilder) -> PodFacts:
@@ -47,6 +54,13 @@ def reasons(pod: PodBuilder, node: NodeState) -> tuple[Reason, ...]:
     """Return why the node cannot take the pod; nothing when it can."""
     fit = fits(ask(pod), node)
     return fit.reasons if isinstance(fit, Rejection) else ()
+
+
+def open_devices(state: NodeState) -> list[DeviceId]:
+    """Return the devices that nobody has anything of, on the annotation path."""
+    assert state.facts is not None
+    assert state.facts.devices is not None
+    return state.facts.devices.names(state.open)
 
 
 class Told:

@@ -109,7 +109,7 @@ def test_filter_prioritize_and_bind(port: Port, api: BindingApi) -> None:
     bound = port.post("bind", binding(best))
 
     assert sorted(filtered["NodeNames"]) == ["a", "b"]
-    assert filtered["FailedNodes"] == {"x": "GPUs of the node not known yet"}
+    assert filtered["FailedNodes"] == {"x": "GPU inventory missing or unreadable"}
     assert bound == {"Error": ""}
     assert api.pods["default/p"]["spec"]["nodeName"] == best == filtered["NodeNames"][0]
 

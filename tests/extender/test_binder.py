@@ -144,9 +144,9 @@ def test_a_node_that_filled_up_meanwhile_is_refused_with_its_reason(serve: Start
     process = Process(api, ANN)
     process.bind(other, "ann")
 
-    assert process.bind(POD, "ann") == "node ann: not enough free GPUs"
+    assert process.bind(POD, "ann") == "node ann: not enough free GPUs or GPU memory"
     assert process.refusals(Refusal.FULL) == 1
-    assert "known yet" in process.bind(POD, "nowhere")
+    assert "inventory missing" in process.bind(POD, "nowhere")
 
 
 def test_only_the_leader_binds(serve: Start) -> None:
@@ -204,7 +204,10 @@ def test_a_binding_that_may_still_arrive_keeps_its_devices(serve: Start) -> None
     assert "is not known" in process.bind(POD, "ann")
 
     assert process.refusals(Refusal.UNANSWERED) == 1
-    assert process.bind(pod("q").wants(gpus=3), "ann") == "node ann: not enough free GPUs"
+    assert (
+        process.bind(pod("q").wants(gpus=3), "ann")
+        == "node ann: not enough free GPUs or GPU memory"
+    )
     api.trouble = on("POST /binding", refused(429))
     assert "429" in process.bind(POD, "ann")
     assert process.free("ann") == 2
@@ -278,7 +281,7 @@ def test_a_copy_that_names_anothers_device_list_is_refused(serve: Start) -> None
     process.list_pods()
 
     for place in ("ann", "plug"):
-        assert "another pod's GPUs" in process.bind(copy, place)
+        assert "another pod's" in process.bind(copy, place)
 
     # Even when the original is gone: until its ConfigMap is collected, it would be read.
     del api.pods["default/p"]

@@ -80,7 +80,7 @@ def test_the_next_leader_finishes_what_broke_off(
         if rival != "none":
             assert leader.bind(RIVAL, "ann" if rival == "first" else again_on) in (
                 "",
-                "node ann: not enough free GPUs",
+                "node ann: not enough free GPUs or GPU memory",
             )
         answer = leader.bind(POD, again_on)
 

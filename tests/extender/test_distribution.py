@@ -149,16 +149,17 @@ def test_instances_come_from_the_card_that_is_cut_up_and_used_most() -> None:
     assert given_out == {"main": ("MIG-n-1-0", "MIG-n-1-2")}
 
 
-def test_a_wish_of_earlier_is_kept_while_it_can_be() -> None:
+def test_an_assignment_of_earlier_is_kept_while_it_can_be() -> None:
     four = node("n").with_gpus(4).annotation_path()
     demand = facts(pod("p").wants(gpus=1)).demand
     assert demand is not None
-    wish = {"main": (DeviceId("GPU-n-3"),)}
+    earlier = {"main": (DeviceId("GPU-n-3"),)}
     taken = pod("other").wants(gpus=1).assigned({"main": ["GPU-n-3"]})
 
-    assert assign(demand, state(four), listed=True, wish=wish) == wish
+    assert assign(demand, state(four), listed=True, earlier=earlier) == earlier
     # The card that shares a NUMA node with the taken one: the other two stay together.
-    assert assign(demand, state(four, taken), listed=True, wish=wish) == {"main": ("GPU-n-2",)}
+    other = assign(demand, state(four, taken), listed=True, earlier=earlier)
+    assert other == {"main": ("GPU-n-2",)}
 
 
 def test_on_the_plugin_path_kubelet_chooses() -> None:

@@ -122,7 +122,7 @@ def test_a_copy_of_a_pod_with_its_device_list_is_refused_everywhere() -> None:
     found = chooser(told).filter(facts(copy), NAMES)
 
     assert found.nodes == []
-    assert found.unfit == dict.fromkeys(NAMES, Reason.DEVICES_FROM_TAKEN.text)
+    assert found.unfit == dict.fromkeys(NAMES, Reason.POD_UNUSABLE.text)
 
 
 def test_a_pod_without_gpus_fits_everywhere() -> None:

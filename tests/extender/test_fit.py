@@ -81,7 +81,7 @@ NODES: dict[str, NodeState] = {
         (THREE, "plugin", Reason.TOO_FEW),
         (MIG, "annotation", Reason.OTHER_KIND),
         (MIG, "plugin", Reason.OTHER_KIND),
-        (OLD, "annotation", Reason.POD_TOO_OLD),
+        (OLD, "annotation", Reason.POD_UNUSABLE),
         (OLD, "plugin", None),
         (ONE, "annotation, partly used", None),
         (ONE, "plugin, partly used", None),
@@ -103,18 +103,18 @@ NODES: dict[str, NodeState] = {
         (ONE, "holder of a strange wish", Reason.HOLDER_UNKNOWN),
         (ONE, "settling", Reason.PATH_CHANGING),
         (ONE, "draining", Reason.PATH_CHANGING),
-        (ONE, "path of the future", Reason.UNREADABLE),
-        (ONE, "garbage inventory", Reason.UNREADABLE),
-        (ONE, "future inventory", Reason.UNREADABLE),
-        (ONE, "garbage in-use", Reason.UNREADABLE),
-        (ONE, "no inventory", Reason.UNREADABLE),
+        (ONE, "path of the future", Reason.NO_INVENTORY),
+        (ONE, "garbage inventory", Reason.NO_INVENTORY),
+        (ONE, "future inventory", Reason.NO_INVENTORY),
+        (ONE, "garbage in-use", Reason.NO_INVENTORY),
+        (ONE, "no inventory", Reason.NO_INVENTORY),
         (ONE, "no agent", Reason.NO_GPU),
-        (ONE, "kubelet without agent", Reason.NODE_UNKNOWN),
-        (ONE, "negative allocatable", Reason.UNREADABLE),
+        (ONE, "kubelet without agent", Reason.NO_INVENTORY),
+        (ONE, "negative allocatable", Reason.NO_INVENTORY),
         (ONE, "stale zero", Reason.NO_GPU),
         (ONE, "MIG only", Reason.OTHER_KIND),
         (MIG, "MIG only", None),
-        (ONE, "unseen", Reason.NODE_UNKNOWN),
+        (ONE, "unseen", Reason.NO_INVENTORY),
     ],
 )
 def test_a_demand_fits_a_node_or_is_told_why_not(
@@ -139,10 +139,9 @@ def test_equal_demands_make_equal_asks() -> None:
 
 
 def test_the_vocabulary_stays_within_what_an_event_can_hold() -> None:
-    texts = [reason.text for reason in Reason]
+    texts = {reason.text for reason in Reason}
     worst = ", ".join(f"5000 {text}" for text in texts)
 
     assert len(texts) <= 12
-    assert len(set(texts)) == len(texts)
     assert len(f"0/60000 nodes are available: {worst}.") <= 1024
     assert not any(character.isdigit() for text in texts for character in text)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from extender.placement.changes import NodeGone, NodeSeen, PodGone, PodSeen
-from extender.placement.facts import ClaimKey, read_node, read_pod
+from extender.placement.facts import ClaimKey, read_pod
+from extender.placement.layout import Layouts
 from extender.placement.ledger import MEMORY_OF_CLAIMS, Ledger
+from extender.placement.nodes import read_node
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import MEMORY_OF_ENDED
 from gpus.model import GPU_RESOURCE, Health, NodeName
 from kube.reflector import EventKind
 from tests.builders import PodBuilder, node, pod
-from tests.extender.ledgers import Told, facts, ledger
+from tests.extender.ledgers import Told, facts, ledger, node_facts
 
 N = NodeName("n")
 PLUGIN = node("n").with_gpus(4).plugin_path()
@@ -34,7 +36,7 @@ def gone(before: Ledger, builder: PodBuilder) -> Ledger:
 def test_pods_may_come_before_their_node() -> None:
     first = ledger([], [HOLDER])
 
-    after = first.apply(NodeSeen(N, read_node(ANNOTATION.build())))
+    after = first.apply(NodeSeen(N, node_facts(ANNOTATION)))
 
     assert free(after) == 3
     assert after == ledger([ANNOTATION], [HOLDER])
@@ -44,9 +46,9 @@ def test_a_node_that_is_created_again_still_has_its_pods() -> None:
     before = ledger([ANNOTATION], [HOLDER])
 
     without = before.apply(NodeGone(N))
-    again = without.apply(NodeSeen(N, read_node(ANNOTATION.build())))
+    again = without.apply(NodeSeen(N, node_facts(ANNOTATION)))
 
-    assert without.nodes[N].blocked is Reason.NODE_UNKNOWN
+    assert without.nodes[N].blocked is Reason.NO_INVENTORY
     assert again == before
 
 
@@ -61,7 +63,7 @@ def test_a_change_that_means_nothing_makes_no_new_ledger() -> None:
     before = ledger([ANNOTATION], [HOLDER])
 
     assert seen(before, HOLDER.annotated("example.org/note", "x")) is before
-    assert before.apply(NodeSeen(N, read_node(ANNOTATION.build()))) is before
+    assert before.apply(NodeSeen(N, node_facts(ANNOTATION))) is before
     assert gone(before, pod("never seen")) is before
 
 
@@ -247,9 +249,12 @@ def test_forgetting_pods_keeps_the_nodes() -> None:
 
 
 def test_facts_are_read_again_only_where_their_text_changed() -> None:
-    first = read_node(ANNOTATION.build())
+    layouts = Layouts()
+    first = read_node(ANNOTATION.build(), layouts=layouts)
 
-    assert read_node(ANNOTATION.build(), previous=first) is first
-    assert read_node(ANNOTATION.in_use({}).build(), previous=first) is not first
+    assert read_node(ANNOTATION.build(), layouts=layouts, previous=first) is first
+    other = read_node(ANNOTATION.in_use({}).build(), layouts=layouts, previous=first)
+    assert other is not first
+    assert other.devices is first.devices
     read = read_pod(HOLDER.build())
     assert read_pod(HOLDER.deleting().build(), previous=read).assignment is read.assignment

@@ -100,7 +100,9 @@ def consistent(ledger: Ledger) -> None:
             holds=state.holds,
             ended=state.ended,
         )
-        assert (again.free, again.blocked, again.held) == (state.free, state.blocked, state.held)
+        assert again == state
+        for part in ("free", "blocked", "open", "shares"):
+            assert getattr(again, part) == getattr(state, part)
 
 
 def kept(state: NodeState) -> list[object]:

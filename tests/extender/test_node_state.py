@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gpus.model import GPU_RESOURCE, DeviceId, Health, NodeName, ResourceName
+from gpus.model import GPU_RESOURCE, Health, NodeName, ResourceName
 from tests.builders import NodeBuilder, PodBuilder, node, pod
-from tests.extender.ledgers import ledger, state
+from tests.extender.ledgers import ledger, open_devices, state
 
 MIG = ResourceName("nvidia.com/mig-1g.5gb")
 
@@ -49,7 +49,7 @@ def test_an_unknown_mig_device_counts_under_every_profile() -> None:
 def test_a_device_that_kubelet_gave_away_is_held_on_the_annotation_path_too() -> None:
     annotation = node("n").with_gpus(2).annotation_path().in_use({"GPU-n-1": "uid-stranger"})
 
-    assert [device for _, device, _ in state(annotation).free_devices()] == ["GPU-n-0"]
+    assert open_devices(state(annotation)) == ["GPU-n-0"]
 
 
 def test_instances_of_a_card_that_was_given_away_whole_are_held() -> None:
@@ -63,9 +63,7 @@ def test_instances_of_a_card_that_was_given_away_whole_are_held() -> None:
 def test_unhealthy_devices_are_not_given_out() -> None:
     sick = node("n").with_gpus(3).health(Health.UNMONITORED, 0).annotation_path()
 
-    devices = [device for _, device, _ in state(sick).free_devices()]
-
-    assert devices == [DeviceId("GPU-n-1"), DeviceId("GPU-n-2")]
+    assert open_devices(state(sick)) == ["GPU-n-1", "GPU-n-2"]
 
 
 def test_a_labelled_pod_that_asks_for_nothing_holds_nothing() -> None:

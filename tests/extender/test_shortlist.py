@@ -72,7 +72,7 @@ def test_every_node_that_does_not_fit_has_one_reason() -> None:
 
     assert asked.nodes == []
     assert asked.unfit == {"small": Reason.TOO_FEW.text}
-    assert asked.busy == {"full": Reason.IN_USE.text, "unseen": Reason.NODE_UNKNOWN.text}
+    assert asked.busy == {"full": Reason.IN_USE.text, "unseen": Reason.NO_INVENTORY.text}
 
 
 @given(st.integers(1, 20), st.integers(0, 25), st.integers(0, 100))
