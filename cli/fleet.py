@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gpus.annotations as contract
 from gpus.annotations import AnnotationError
 from gpus.demand import DemandError, demand_of
-from gpus.model import DeviceId, Gpu, Health, NodeInventory, Path
+from gpus.model import GPU_MEMORY_RESOURCE, DeviceId, Gpu, Health, NodeInventory, Path
+from gpus.quantity import written
 from kube.objects import Node, Pod
 
 #: Phases in which a pod holds nothing any more (core/v1 PodPhase).
@@ -16,8 +17,22 @@ ENDED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A pod that holds a device: alone, or `share_bytes` of its memory.
+
+    `pod` is `namespace/name`, or a bare UID when that pod is not known.
+    """
+
+    pod: str
+    share_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
-    """One node: its path, driver, and how many of its devices are free, held and unfit."""
+    """One node: its path, driver, and how many of its devices are free, held and unfit.
+
+    Of those held, `shared` are given out in shares.
+    """
 
     node: str
     path: str
@@ -25,6 +40,7 @@ class NodeRow:
     driver: str | None
     devices: int
     held: int
+    shared: int
     unfit: int
     #: What keeps the node's annotations from being read; empty when all is well.
     fault: str = ""
@@ -38,7 +54,7 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuRow:
-    """One device that can be given out, and the pod that holds it."""
+    """One device that can be given out, and the pods that hold it: several only by shares."""
 
     node: str
     index: int
@@ -48,8 +64,12 @@ class GpuRow:
     health: Health
     health_reason: str
     path: str
-    #: `namespace/name` of the holder; a bare UID when that pod is not known.
-    holder: str | None
+    holders: tuple[Holder, ...]
+
+    @property
+    def shared(self) -> bool:
+        """Tell whether the device is given out in shares of its memory."""
+        return any(holder.share_bytes for holder in self.holders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +82,10 @@ class PodRow:
     phase: str
     node: str | None
     devices: tuple[DeviceId, ...]
+    #: Bytes that it holds of the memory of its device; 0 when it holds its devices alone.
+    share_bytes: int = 0
+    #: The annotations that narrow which GPUs it may get, without our prefix.
+    wishes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,24 +109,25 @@ def fleet(nodes: Iterable[Node], pods: Iterable[Pod]) -> Fleet:
         if row is not None:
             node_rows.append(row)
             gpu_rows += rows
-    held: dict[str, list[DeviceId]] = {}
-    for device, holder in holders.items():
-        held.setdefault(holder, []).append(device)
+    held: dict[str, dict[DeviceId, int]] = {}
+    for device, found in holders.items():
+        for name, share in found.items():
+            held.setdefault(name, {})[device] = share
     return Fleet(
         nodes=tuple(node_rows),
         gpus=tuple(gpu_rows),
-        pods=tuple(_pod(pod, held) for pod in gpu_pods),
+        pods=tuple(_pod(pod, held.get(_name(pod), {})) for pod in gpu_pods),
     )
 
 
-def _holders(nodes: Iterable[Node], pods: Iterable[Pod]) -> dict[DeviceId, str]:
-    """Who holds which device: as kubelet was observed to give it, and as we assigned it."""
+#: Who holds which device, and how many bytes of its memory, or 0 where it is held alone.
+_Holders = Mapping[DeviceId, Mapping[str, int]]
+
+
+def _holders(nodes: Iterable[Node], pods: Iterable[Pod]) -> _Holders:
+    """Who holds which device: as we assigned it, and else as kubelet was observed to give it."""
     name_of = {pod.metadata.uid: _name(pod) for pod in pods}
-    holders: dict[DeviceId, str] = {}
-    for node in nodes:
-        text = (node.metadata.annotations or {}).get(contract.IN_USE)
-        for device, uid in _in_use(text).items():
-            holders[device] = name_of.get(uid, uid)
+    holders: dict[DeviceId, dict[str, int]] = {}
     for pod in pods:
         text = (pod.metadata.annotations or {}).get(contract.ASSIGNED)
         if text is None or not pod.spec.node_name or pod.status.phase in ENDED:
@@ -111,7 +136,12 @@ def _holders(nodes: Iterable[Node], pods: Iterable[Pod]) -> dict[DeviceId, str]:
             assignment = contract.decode_assigned(text)
         except AnnotationError:
             continue
-        holders.update(dict.fromkeys(assignment.devices(), _name(pod)))
+        for device in assignment.devices():
+            holders.setdefault(device, {})[_name(pod)] = assignment.share_bytes
+    for node in nodes:
+        text = (node.metadata.annotations or {}).get(contract.IN_USE)
+        for device, uid in _in_use(text).items():
+            holders.setdefault(device, {}).setdefault(name_of.get(uid, uid), 0)
     return holders
 
 
@@ -122,7 +152,7 @@ def _in_use(text: str | None) -> Mapping[DeviceId, str]:
         return {}
 
 
-def _node(node: Node, holders: Mapping[DeviceId, str]) -> tuple[NodeRow | None, list[GpuRow]]:
+def _node(node: Node, holders: _Holders) -> tuple[NodeRow | None, list[GpuRow]]:
     found = node.metadata.annotations or {}
     if contract.INVENTORY not in found:
         return None, []
@@ -138,22 +168,27 @@ def _node(node: Node, holders: Mapping[DeviceId, str]) -> tuple[NodeRow | None, 
             health=gpu.health,
             health_reason=gpu.health_reason,
             path=path,
-            holder=holders.get(device),
+            holders=_sorted(holders.get(device, {})),
         )
         for gpu, device, _ in (inventory.devices() if inventory else ())
     ]
-    unfit = sum(row.health is not Health.HEALTHY and row.holder is None for row in rows)
+    unfit = sum(row.health is not Health.HEALTHY and not row.holders for row in rows)
     row = NodeRow(
         node=node.metadata.name,
         path=path,
         reason=found.get(contract.PATH_REASON, ""),
         driver=inventory.driver if inventory else None,
         devices=len(rows),
-        held=sum(row.holder is not None for row in rows),
+        held=sum(bool(row.holders) for row in rows),
+        shared=sum(row.shared for row in rows),
         unfit=unfit,
         fault=fault,
     )
     return row, rows
+
+
+def _sorted(holders: Mapping[str, int]) -> tuple[Holder, ...]:
+    return tuple(Holder(pod=pod, share_bytes=holders[pod]) for pod in sorted(holders))
 
 
 def _inventory(text: str) -> tuple[NodeInventory | None, str]:
@@ -176,14 +211,21 @@ def _memory(gpu: Gpu, device: DeviceId) -> int | None:
     )
 
 
-def _pod(pod: Pod, held: Mapping[str, list[DeviceId]]) -> PodRow:
+def _pod(pod: Pod, held: Mapping[DeviceId, int]) -> PodRow:
+    annotations = pod.metadata.annotations or {}
     return PodRow(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
         asks=_asks(pod),
         phase="Terminating" if pod.metadata.deletion_timestamp else pod.status.phase,
         node=pod.spec.node_name or None,
-        devices=tuple(sorted(held.get(_name(pod), ()))),
+        devices=tuple(sorted(held)),
+        share_bytes=max(held.values(), default=0),
+        wishes={
+            key.removeprefix(contract.PREFIX): annotations[key]
+            for key in contract.WISHES
+            if key in annotations
+        },
     )
 
 
@@ -191,9 +233,12 @@ def _asks(pod: Pod) -> str:
     try:
         demand = demand_of(pod)
     except DemandError as error:
-        return f"unreadable: {error}"
+        return f"cannot be granted: {error}"
     totals = demand.totals if demand else {}
-    return ", ".join(f"{count} {name}" for name, count in totals.items())
+    return ", ".join(
+        f"{written(count) if name == GPU_MEMORY_RESOURCE else count} {name}"
+        for name, count in totals.items()
+    )
 
 
 def _name(pod: Pod) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from cli.fleet import GpuRow, NodeRow, PodRow
+from cli.fleet import GpuRow, Holder, NodeRow, PodRow
 from gpus.model import Health
+from gpus.quantity import written
 
 Row = TypeVar("Row")
 Column = tuple[str, Callable[[Row], str]]
@@ -27,6 +28,7 @@ NODE_COLUMNS: Sequence[Column[NodeRow]] = (
     ("GPUS", lambda row: str(row.devices)),
     ("FREE", lambda row: str(row.free)),
     ("HELD", lambda row: str(row.held)),
+    ("SHARED", lambda row: str(row.shared)),
     ("UNFIT", lambda row: str(row.unfit)),
     ("DRIVER", lambda row: row.driver or "n/a"),
     ("WHY", lambda row: row.fault or row.reason),
@@ -38,13 +40,14 @@ GPU_COLUMNS: Sequence[Column[GpuRow]] = (
     ("MEMORY", lambda row: _mebibytes(row.memory_bytes)),
     ("PATH", lambda row: row.path),
     ("HEALTH", lambda row: _health(row)),
-    ("HOLDER", lambda row: row.holder or "-"),
+    ("HOLDER", lambda row: ", ".join(_holder(holder) for holder in row.holders) or "-"),
     ("UUID", lambda row: row.device),
 )
 POD_COLUMNS: Sequence[Column[PodRow]] = (
     ("NAMESPACE", lambda row: row.namespace),
     ("NAME", lambda row: row.name),
     ("ASKS", lambda row: row.asks),
+    ("WISHES", lambda row: _wishes(row.wishes) or "-"),
     ("PHASE", lambda row: row.phase),
     ("NODE", lambda row: row.node or "-"),
     ("GPUS", lambda row: ",".join(row.devices) or "-"),
@@ -59,12 +62,23 @@ def table(stream: TextIO, rows: Sequence[Row], columns: Sequence[Column[Row]]) -
     for row in rows:
         grid.add_row(*(cell(row) for _, cell in columns))
     # Rich would fold columns into the width of the terminal, or into 80 when piped.
-    Console(file=stream, width=_WIDEST).print(grid, soft_wrap=True)
+    console = Console(file=stream, width=_WIDEST, markup=False, emoji=False)
+    console.print(grid, soft_wrap=True)
 
 
 def plain(rows: Sequence[Any]) -> list[dict[str, Any]]:
     """Return rows as JSON-ready values; absent facts are null."""
     return [asdict(row) for row in rows]
+
+
+def _wishes(wishes: Mapping[str, str]) -> str:
+    """On one line, whatever was written."""
+    return "; ".join(f"{key}={' '.join(text.split())}" for key, text in wishes.items())
+
+
+def _holder(holder: Holder) -> str:
+    share = f" ({written(holder.share_bytes)})" if holder.share_bytes else ""
+    return f"{holder.pod}{share}"
 
 
 def _health(row: GpuRow) -> str:

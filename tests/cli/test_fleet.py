@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from cli import render
-from cli.fleet import fleet
-from gpus.model import Health
-from tests.builders import gpu_id, node, pod
+from cli.fleet import Fleet, fleet
+from gpus.annotations import encode_assigned
+from gpus.model import Assignment, DeviceId, Health
+from tests.builders import PodBuilder, gpu_id, node, pod
+
+
+def pods_on(shown: Fleet) -> list[list[str]]:
+    return [[holder.pod for holder in gpu.holders] for gpu in shown.gpus]
+
+
+def lines(rows: Sequence[Any], columns: Sequence[render.Column[Any]]) -> list[str]:
+    written = io.StringIO()
+    render.table(written, rows, columns)
+    return written.getvalue().splitlines()
 
 
 def test_a_gpu_shows_the_pod_that_was_assigned_it() -> None:
@@ -19,7 +32,7 @@ def test_a_gpu_shows_the_pod_that_was_assigned_it() -> None:
 
     shown = fleet([n1], [holder])
 
-    assert [gpu.holder for gpu in shown.gpus] == [None, "default/a"]
+    assert pods_on(shown) == [[], ["default/a"]]
     (row,) = shown.nodes
     assert (row.devices, row.free, row.held, row.unfit) == (2, 1, 1, 0)
 
@@ -29,7 +42,7 @@ def test_a_pod_that_ended_holds_nothing(phase: str) -> None:
     n1 = node("n1").with_gpus(1).annotation_path().build()
     ended = pod("a").wants(gpus=1).on("n1").assigned({"main": [gpu_id("n1", 0)]}).phase(phase)
 
-    assert [gpu.holder for gpu in fleet([n1], [ended.build()]).gpus] == [None]
+    assert pods_on(fleet([n1], [ended.build()])) == [[]]
 
 
 def test_what_kubelet_gave_is_shown_by_pod_name_or_uid() -> None:
@@ -37,7 +50,7 @@ def test_what_kubelet_gave_is_shown_by_pod_name_or_uid() -> None:
     n1 = node("n1").with_gpus(2).annotation_path().path("plugin").in_use(holders).build()
     known = pod("a").wants(gpus=1).on("n1").uid("uid-a").build()
 
-    assert [gpu.holder for gpu in fleet([n1], [known]).gpus] == ["default/a", "stranger"]
+    assert pods_on(fleet([n1], [known])) == [["default/a"], ["stranger"]]
 
 
 def test_an_unhealthy_gpu_is_not_free() -> None:
@@ -71,11 +84,52 @@ def test_nodes_without_our_annotations_are_left_out() -> None:
 def test_tables_are_not_cut_and_json_keeps_absent_facts_as_null() -> None:
     n1 = node("a-node-with-a-rather-long-name").with_gpus(1).annotation_path().build()
     rows = fleet([n1], []).gpus
-    written = io.StringIO()
 
-    render.table(written, rows, render.GPU_COLUMNS)
+    header, line = lines(rows, render.GPU_COLUMNS)
 
-    header, line = written.getvalue().splitlines()
     assert header.split() == [name for name, _ in render.GPU_COLUMNS]
     assert rows[0].device in line
-    assert json.loads(json.dumps(render.plain(rows)))[0]["holder"] is None
+    assert json.loads(json.dumps(render.plain(rows)))[0]["memory_bytes"] is None
+
+
+def share(name: str, gpu: str, *, ask: str, got: int) -> PodBuilder:
+    """A bound pod that holds a share, as the extender writes it."""
+    assigned = Assignment(epoch=1, containers={"main": (DeviceId(gpu),)}, share_bytes=got)
+    document = pod(name).annotated("gpudetour.io/assigned", encode_assigned(assigned)).raw()
+    limits = {"gpudetour.io/gpu-memory": ask}
+    document["spec"]["containers"][0]["resources"] = {"limits": limits, "requests": limits}
+    return PodBuilder(document).on("n1")
+
+
+def test_a_gpu_in_shares_shows_every_holder_and_each_pod_its_share() -> None:
+    n1 = node("n1").with_gpus(2).annotation_path().build()
+    gpu = gpu_id("n1", 0)
+    a = share("a", gpu, ask="8Gi", got=8 << 30).annotated(
+        "gpudetour.io/product", "*[hb]100*,\n*L4 :x:"
+    )
+    b = share("b", gpu, ask="512Mi", got=512 << 20)
+
+    shown = fleet([n1], [b.build(), a.build()])
+
+    (row,) = shown.nodes
+    assert (row.devices, row.free, row.held, row.shared) == (2, 1, 1, 1)
+    assert "default/a (8Gi), default/b (512Mi)" in lines(shown.gpus, render.GPU_COLUMNS)[1]
+    _, first, second = lines(shown.pods, render.POD_COLUMNS)
+    assert "8Gi gpudetour.io/gpu-memory" in first
+    assert "product=*[hb]100*, *L4 :x:" in first
+    assert "512Mi gpudetour.io/gpu-memory" in second
+    told = json.loads(json.dumps(render.plain(shown.pods)))
+    assert [pod["share_bytes"] for pod in told] == [8 << 30, 512 << 20]
+    assert told[0]["wishes"] == {"product": "*[hb]100*,\n*L4 :x:"}
+    assert json.loads(json.dumps(render.plain(shown.gpus)))[0]["holders"] == [
+        {"pod": "default/a", "share_bytes": 8 << 30},
+        {"pod": "default/b", "share_bytes": 512 << 20},
+    ]
+
+
+def test_a_pod_that_nothing_can_serve_says_why() -> None:
+    odd = pod("a").wants(gpus=2).annotated("gpudetour.io/uuid", "GPU-a").build()
+
+    (row,) = fleet([], [odd]).pods
+
+    assert row.asks.startswith("cannot be granted: annotation gpudetour.io/uuid ")
