@@ -12,6 +12,7 @@ import structlog
 from extender.app import create_app
 from extender.binder import Binder
 from extender.cluster import Cluster
+from extender.eviction import Evictor
 from extender.fence import Fence, FenceMode
 from extender.filtering import Filter
 from extender.followed_lease import FollowedLease, LeaseMode
@@ -19,9 +20,12 @@ from extender.janitor import Janitor
 from extender.leader import Leader
 from extender.metrics import Metrics
 from extender.patience import Patience
+from extender.preemption import Mode, Preemption
 from extender.settings import OPTIONS, Settings
+from extender.unclear import UnclearHolders
 from kube.client import Client
 from kube.connection import NoConnection, connect
+from kube.events import EventRecorder
 from kube.leases import Elector
 from kube.objects import Node
 from kube.reflector import Reflector
@@ -31,6 +35,9 @@ from service.lifecycle import Lifecycle
 from service.metrics import new_registry
 from service.side_port import SidePort
 from service.tls import TlsError
+
+#: Who reports the Events.
+COMPONENT = "gpudetour-extender"
 
 log = structlog.get_logger()
 
@@ -64,6 +71,8 @@ def run(settings: Settings) -> None:
     leader.follow(lease)
     registry = new_registry("extender")
     metrics = Metrics(registry, snapshot=cluster.snapshot, epoch=leader.serving)
+    evicting = Mode(settings.preemption) is Mode.EVICT
+    preemption = Preemption(cluster, evicting=evicting)
     app = create_app(
         Filter(
             cluster,
@@ -72,6 +81,7 @@ def run(settings: Settings) -> None:
             patience=Patience(settings.catch_up),
         ),
         Binder(client, cluster, epoch=leader.serving, metrics=metrics),
+        preemption,
         metrics=metrics,
         not_ready=leader.not_ready,
         client_name=settings.client_name,
@@ -80,6 +90,11 @@ def run(settings: Settings) -> None:
     def not_ready() -> str | None:
         return "stopping" if lifecycle.draining.is_set() else leader.not_ready()
 
+    events = EventRecorder(client, component=COMPONENT, instance=socket.gethostname())
+    unclear = UnclearHolders(cluster, events, leading=lambda: leader.serving() is not None)
+    evictor = Evictor(
+        client, cluster, preemption, epoch=leader.serving, events=events, metrics=metrics
+    )
     side_port = SidePort(settings.side_host, settings.side_port, registry=registry, ready=not_ready)
 
     def on_start() -> None:
@@ -88,6 +103,10 @@ def run(settings: Settings) -> None:
         lifecycle.spawn("leader", leader.run, wake=leader.close)
         lifecycle.spawn("lease", lease.run)
         lifecycle.spawn("janitor", Janitor(client, cluster).run)
+        lifecycle.spawn("unclear", unclear.run)
+        lifecycle.spawn("events", events.run)
+        if evicting:
+            lifecycle.spawn("evictor", evictor.run)
 
     def on_stop() -> None:
         lifecycle.shutdown()
