@@ -83,12 +83,101 @@ def test_a_pod_that_is_tied_to_a_node_is_refused_with_what_to_write_instead(
         create(pod)
 
 
-def test_a_share_is_refused_because_nothing_would_serve_it(create: Create) -> None:
-    pod = gpu_pod("share")
-    pod["spec"]["containers"][0]["resources"]["limits"] = {"gpudetour.io/gpu-memory": "8Gi"}
+def test_a_share_makes_a_pod_a_gpu_pod(create: Create) -> None:
+    pod = asking("share", {"gpudetour.io/gpu-memory": "8Gi"}, product="*H100*", policy="binpack")
 
-    with pytest.raises(ApiError, match="shares of a GPU are not served"):
+    stored = create(pod)
+
+    (container,) = stored["spec"]["containers"]
+    name = annotations_of(stored)["gpudetour.io/devices-from"]
+    assert container["resources"]["limits"] == {"gpudetour.io/gpu-memory": "8Gi"}
+    assert container["env"][-1]["valueFrom"]["configMapKeyRef"]["name"] == name
+    assert stored["metadata"]["labels"] == {"gpudetour.io/gpu": "true"}
+    assert stored["spec"]["nodeSelector"] == {"gpudetour.io/gpu": "true"}
+    assert stored["spec"]["runtimeClassName"] == "nvidia"
+    assert "nvidia.com/gpu" in [t.get("key") for t in stored["spec"]["tolerations"]]
+    assert annotations_of(stored)["gpudetour.io/product"] == "*H100*"
+
+
+@pytest.mark.parametrize("resource", ["gpudetour.io/gpu-memory", "nvidia.com/mig-1g.10gb"])
+@pytest.mark.parametrize("restart", [None, "Always"], ids=["init", "sidecar"])
+def test_what_only_an_init_container_or_a_sidecar_asks_for_makes_a_gpu_pod_too(
+    create: Create, resource: str, restart: str | None
+) -> None:
+    first = {**plain_pod("x")["spec"]["containers"][0], "name": "first"}
+    first["resources"] = {"limits": {resource: str(1 << 30) if "memory" in resource else "1"}}
+    if restart:
+        first["restartPolicy"] = restart
+    pod = plain_pod("prepares")
+    pod["spec"]["initContainers"] = [first]
+
+    stored = create(pod)
+
+    assert stored["metadata"]["labels"] == {"gpudetour.io/gpu": "true"}
+    assert "configMapKeyRef" in stored["spec"]["initContainers"][0]["env"][-1]["valueFrom"]
+    assert stored["spec"]["containers"][0]["env"][-1]["value"] == "void"
+
+
+def test_every_fault_of_a_pod_is_told_in_one_message(create: Create) -> None:
+    pod = asking(
+        "muddled",
+        {"nvidia.com/gpu": "2", "gpudetour.io/gpu-memory": "8Gi"},
+        uuid="GPU-a",
+        min_memory="40",
+        toplogy="nvlink",
+    )
+    pod["spec"]["nodeName"] = "node-0"
+
+    with pytest.raises(ApiError) as refused:
         create(pod)
+
+    message = str(refused.value)
+    assert "admission webhook" in message
+    for told in (
+        "ask for one of the two, or make two pods",
+        "annotation gpudetour.io/uuid leaves 1 GPUs to choose from, but the pod asks for 2",
+        "annotation gpudetour.io/min-memory: that is 40 bytes; write the unit too, such as 40Gi",
+        "annotation gpudetour.io/toplogy is not known; write gpudetour.io/topology",
+        "spec.nodeName is 'node-0'",
+    ):
+        assert told in message
+
+
+def test_a_share_without_a_unit_is_refused_with_what_to_write(create: Create) -> None:
+    with pytest.raises(ApiError, match=r"that is 8 bytes; write the unit too, such as 8Gi"):
+        create(asking("small", {"gpudetour.io/gpu-memory": "8"}))
+
+
+def test_a_resource_of_ours_that_does_not_exist_is_refused(create: Create) -> None:
+    with pytest.raises(ApiError, match=r"no node has it; write gpudetour\.io/gpu-memory"):
+        create(asking("odd", {"gpudetour.io/memory": "8"}))
+
+
+def test_a_wish_on_a_pod_without_gpus_is_none_of_our_business(create: Create) -> None:
+    pod = plain_pod("plain")
+    pod["metadata"]["annotations"] = {"gpudetour.io/topology": "ring"}
+
+    assert annotations_of(create(pod)) == {"gpudetour.io/topology": "ring"}
+
+
+@pytest.mark.parametrize(
+    "change", ["gpudetour.io/product=*A100*", "gpudetour.io/product-", "gpudetour.io/topology=numa"]
+)
+def test_what_a_pod_asked_for_cannot_be_changed(
+    stack: Stack, namespace: str, create: Create, change: str
+) -> None:
+    create(asking("settled", {"nvidia.com/gpu": "1"}, product="*H100*"))
+
+    with pytest.raises(KubectlError, match="create the pod again"):
+        stack.cluster.kubectl("annotate", "pod", "settled", "-n", namespace, change, "--overwrite")
+
+
+def test_other_annotations_of_a_gpu_pod_can_be_changed(
+    stack: Stack, namespace: str, create: Create
+) -> None:
+    create(asking("noted", {"nvidia.com/gpu": "1"}, product="*H100*"))
+
+    stack.cluster.kubectl("annotate", "pod", "noted", "-n", namespace, "example.com/note=x")
 
 
 def test_a_forged_assignment_is_not_stored(create: Create) -> None:
@@ -130,6 +219,16 @@ def test_an_ordinary_config_map_is_none_of_our_business(stack: Stack, namespace:
 
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     assert ordinary["data"] == stack.cluster.api.create(path, ordinary)["data"]
+
+
+def asking(name: str, limits: Object, **wishes: str) -> Object:
+    """A pod whose container has these limits; `min_memory=…` is gpudetour.io/min-memory."""
+    pod = gpu_pod(name)
+    pod["spec"]["containers"][0]["resources"] = {"limits": limits}
+    pod["metadata"]["annotations"] = {
+        f"gpudetour.io/{key.replace('_', '-')}": text for key, text in wishes.items()
+    }
+    return pod
 
 
 def comparable(pod: Object) -> Object:
