@@ -98,6 +98,27 @@ def test_every_container_gets_its_own_key_or_void_and_everything_else_stays() ->
     }
 
 
+def test_a_share_is_served_like_whole_gpus_and_wishes_stay() -> None:
+    share = {"limits": {"gpudetour.io/gpu-memory": "8Gi"}}
+    before = pod(containers=[{"name": "main", "resources": share}, {"name": "proxy"}])
+    wishes = {"gpudetour.io/product": "*L4", "gpudetour.io/policy": "binpack"}
+    before["metadata"]["annotations"] = dict(wishes)
+
+    after = mutated(before).pod
+
+    assert after["spec"] == {
+        "containers": [
+            {"name": "main", "resources": share, "env": [devices("main")]},
+            {"name": "proxy", "env": [VOID]},
+        ],
+        "nodeSelector": {"gpudetour.io/gpu": "true"},
+        "tolerations": [TOLERATION],
+        "runtimeClassName": "nvidia",
+    }
+    assert after["metadata"]["labels"] == {"gpudetour.io/gpu": "true"}
+    assert after["metadata"]["annotations"] == {**wishes, "gpudetour.io/devices-from": MARKED}
+
+
 def test_every_variable_that_asks_for_devices_is_overruled_with_a_warning() -> None:
     names = [
         "NVIDIA_VISIBLE_DEVICES",

@@ -56,6 +56,31 @@ def test_every_fault_is_named_at_once() -> None:
     assert len(found) == 5
 
 
+def test_faults_of_wishes_are_named_with_all_others_even_where_a_node_is_preset() -> None:
+    before = pod(nodeName="n1")
+    before["metadata"]["annotations"] = {
+        "gpudetour.io/min-memory": "40",
+        "gpudetour.io/topology": "ring",
+        "gpudetour.io/products": "*H100*",
+    }
+
+    found = faults(before)
+
+    assert [" ".join(fault.split()[:2]) for fault in found] == [
+        "annotation gpudetour.io/min-memory:",
+        "annotation gpudetour.io/topology:",
+        "annotation gpudetour.io/products",
+        "spec.nodeName is",
+    ]
+
+
+def test_a_misspelt_resource_of_ours_is_refused_though_no_gpu_is_asked_for() -> None:
+    containers = [{"name": "main", "resources": {"limits": {"gpudetour.io/gpumemory": "8Gi"}}}]
+    (fault,) = faults(pod(containers=containers))
+
+    assert fault.endswith("write gpudetour.io/gpu-memory")
+
+
 @pytest.mark.parametrize(
     "spec",
     [
