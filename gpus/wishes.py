@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeVar
 
 from gpus.annotations import (
@@ -138,7 +138,14 @@ def of_product(wishes: Wishes, gpu: Gpu) -> bool:
     """Tell whether a GPU is of a product that the pod wants, by NVML's name or its label form."""
     if not wishes.products:
         return True
-    return gpu.product is not None and _matches(wishes.products, gpu.product)
+    if gpu.product is None:
+        return False
+    name = gpu.product.casefold()
+    # gpu-feature-discovery writes spaces as "-" in nvidia.com/gpu.product.
+    forms = (name, name.replace(" ", "-"))
+    globs = [glob.casefold() for glob in wishes.products]
+    # Equal to a name that has brackets in it, as those of the PCI database do, is a match too.
+    return any(form == glob or fnmatchcase(form, glob) for glob in globs for form in forms)
 
 
 def memory_fault(size: int) -> str | None:
@@ -204,13 +211,3 @@ def _choice(kind: type[_Choice], text: str) -> _Choice:
         return kind(text.strip())
     except ValueError as error:
         raise _Fault(f"{text[:40]!r} is not known; write {' or '.join(kind)}") from error
-
-
-@lru_cache(maxsize=4096)  # a cluster has few products, and each is asked about for every GPU
-def _matches(products: tuple[str, ...], product: str) -> bool:
-    name = product.casefold()
-    # gpu-feature-discovery writes spaces as "-" in nvidia.com/gpu.product.
-    forms = (name, name.replace(" ", "-"))
-    globs = [glob.casefold() for glob in products]
-    # Equal to a name that has brackets in it, as those of the PCI database do, is a match too.
-    return any(form == glob or fnmatchcase(form, glob) for glob in globs for form in forms)
