@@ -15,6 +15,7 @@ import msgspec
 
 from gpus import annotations as contract
 from gpus.model import (
+    GPU_MEMORY_RESOURCE,
     GPU_RESOURCE,
     Assignment,
     DeviceId,
@@ -64,7 +65,10 @@ class PodBuilder:
         return str(self.document["spec"].get("nodeName", ""))
 
     def wants(self, *, gpus: int = 0, container: str = "main", **resources: int | str) -> Self:
-        """Let an app container ask for devices; `mig_1g_5gb=2` asks for nvidia.com/mig-1g.5gb."""
+        """Let an app container ask for devices; `mig_1g_5gb=2` asks for nvidia.com/mig-1g.5gb.
+
+        `memory="8Gi"` asks for a share.
+        """
         asked = container_asking(container, gpus=gpus, **resources)
         others = [c for c in self.document["spec"]["containers"] if c["name"] != container]
         return self._with(spec={"containers": [*others, asked]})
@@ -86,11 +90,20 @@ class PodBuilder:
         """Bind the pod."""
         return self._with(spec={"nodeName": node}, status={"phase": "Running"})
 
-    def assigned(self, containers: Mapping[str, Sequence[str]], *, epoch: int = 1) -> Self:
-        """Let the pod hold devices, as the extender writes it."""
+    def wishing(self, **wishes: str) -> Self:
+        """Narrow which GPUs it may get; `min_memory="40Gi"` sets gpudetour.io/min-memory."""
+        builder = self
+        for key, value in wishes.items():
+            builder = builder.annotated(contract.PREFIX + key.replace("_", "-"), value)
+        return builder
+
+    def assigned(
+        self, containers: Mapping[str, Sequence[str]], *, epoch: int = 1, share: int = 0
+    ) -> Self:
+        """Let the pod hold devices, as the extender writes it; `share` is in bytes."""
         given = {name: tuple(map(DeviceId, ids)) for name, ids in containers.items()}
-        text = contract.encode_assigned(Assignment(epoch=epoch, containers=given))
-        return self.annotated(contract.ASSIGNED, text)
+        assignment = Assignment(epoch=epoch, containers=given, share_bytes=share)
+        return self.annotated(contract.ASSIGNED, contract.encode_assigned(assignment))
 
     def annotated(self, key: str, value: str) -> Self:
         """Set one annotation."""
@@ -133,9 +146,12 @@ def container_asking(name: str, *, gpus: int = 0, **resources: int | str) -> dic
     asked = {
         f"nvidia.com/{key.replace('_', '-', 1).replace('_', '.')}": str(count)
         for key, count in resources.items()
+        if key != "memory"
     }
     if gpus:
         asked[GPU_RESOURCE] = str(gpus)
+    if memory := resources.get("memory"):
+        asked[GPU_MEMORY_RESOURCE] = str(memory)
     both = {"limits": asked, "requests": asked} if asked else {}
     return {"name": name, "image": "example.org/image", "resources": both}
 
@@ -210,12 +226,22 @@ class NodeBuilder:
         cards = [replace(gpu, health=health) if gpu.index in indexes else gpu for gpu in self.gpus]
         return replace(self, gpus=tuple(cards))
 
+    def cards(self, *indexes: int, **facts: Any) -> Self:
+        """Change facts of some cards, or of all: `cards(0, memory_bytes=80 << 30)`."""
+        cards = [
+            replace(gpu, **facts) if not indexes or gpu.index in indexes else gpu
+            for gpu in self.gpus
+        ]
+        return replace(self, gpus=tuple(cards))
+
+    def inventory(self) -> Self:
+        """Let its agent publish the cards; call it after they are complete."""
+        inventory = NodeInventory(source=Source.NVML, gpus=self.gpus)
+        return self.annotated(contract.INVENTORY, contract.encode_inventory(inventory))
+
     def annotation_path(self) -> Self:
         """Let its inventory be its capacity; call it after the cards are complete."""
-        inventory = NodeInventory(source=Source.NVML, gpus=self.gpus)
-        return self.annotated(contract.INVENTORY, contract.encode_inventory(inventory)).path(
-            Path.ANNOTATION
-        )
+        return self.inventory().path(Path.ANNOTATION)
 
     def plugin_path(self, *, healthy: int | None = None, **counts: int) -> Self:
         """Let kubelet advertise its cards, or other `counts` (`gpu`, `mig_1g_5gb`)."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from extender.placement.layout import Layout, Layouts, Mask, bits
-from gpus.model import DeviceId, NodeInventory, ResourceName
+from gpus.model import DeviceId, NodeInventory
 from gpus.wishes import Wishes
 
 
@@ -50,10 +50,6 @@ class Devices:
         if wishes.excluded:
             meets &= ~self._named(wishes.excluded)
         return product, meets
-
-    def resources(self, mask: Mask) -> Mapping[DeviceId, ResourceName]:
-        """Return the resource of each device of a set."""
-        return {self.ids[place]: self.layout.slots[place].resource for place in bits(mask)}
 
     def _named(self, devices: Collection[DeviceId]) -> Mask:
         """Do as `mask` does, quickly where none of many names is known here."""

@@ -143,6 +143,9 @@ class Layouts:
     def __init__(self) -> None:
         self._known: WeakValueDictionary[tuple[Gpu, ...], Layout] = WeakValueDictionary()
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def of(self, inventory: NodeInventory) -> Layout:
         """Return the layout of a node."""
         cards = _anonymous(inventory.gpus)

@@ -1,15 +1,17 @@
-"""Every kind of demand on every kind of node: whether it fits, and the reason when it does not.
+"""Every kind of count on every kind of node: whether it fits, and the reason when it does not.
+
+Wishes are in test_wishes, shares in test_shares.
 
 | node \\ asked         | 1 GPU      | 2 of 2     | 3 of 2    | a MIG instance | no device list |
 |----------------------|------------|------------|-----------|----------------|----------------|
-| annotation path      | fits       | fits       | too few   | other kind     | pod too old    |
+| annotation path      | fits       | fits       | too few   | other kind     | pod unusable   |
 | plugin path          | fits       | fits       | too few   | other kind     | fits           |
 | partly used          | fits       | not enough | too few   | other kind     | (as above)     |
 | all used             | in use     | in use     | too few   | other kind     |                |
 | partly unhealthy     | fits       | unhealthy  | too few   | other kind     |                |
 | holder unknown       | unknown    | unknown    | too few   | other kind     |                |
 | settling, draining   | path is changing                                                       |
-| no agent             | no GPU, or not known yet                                               |
+| no agent             | no GPU, or no inventory                                                |
 """
 
 from __future__ import annotations
