@@ -22,8 +22,8 @@ import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
+from service.arrivals import CONNECTIONS, ArrivalWorker
 from service.tls import FollowingContext
 
 Hook = Callable[[], None]
@@ -34,6 +34,8 @@ _STOP_MARGIN = 15
 _SIGN_OF_LIFE = 1.0
 #: Milliseconds for which a thread waits for the next request on a kept-alive connection.
 _LINGER = 50
+#: Digits of a Content-Length that are read; Python refuses to read very many.
+_DIGITS = 18
 #: Signals that would make gunicorn re-execute, reload, or run another number of workers.
 _UNWANTED_SIGNALS = (
     signal.SIGHUP,
@@ -104,15 +106,23 @@ def limit_body(app: WSGIApplication, max_body: int) -> WSGIApplication:
     """Refuse requests whose body is larger than `max_body` bytes or does not tell its size."""
 
     def limited(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        length = environ.get("CONTENT_LENGTH") or "0"
-        if "HTTP_TRANSFER_ENCODING" in environ or not length.isascii() or not length.isdigit():
+        length = _length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
+        if length is None:
             return _refuse(start_response, "411 Length Required", "send a Content-Length")
-        if int(length) > max_body:
+        if length > max_body:
             text = f"the body may have at most {max_body} bytes"
             return _refuse(start_response, "413 Content Too Large", text)
         return app(environ, start_response)
 
     return limited
+
+
+def _length(told: str | None, encoding: str | None) -> int | None:
+    """Return the size of a body by its headers; None when they do not tell."""
+    told = told or "0"
+    if encoding is not None or not told.isascii() or not told.isdigit() or len(told) > _DIGITS:
+        return None
+    return int(told)
 
 
 def _refuse(start_response: StartResponse, status: str, text: str) -> Iterable[bytes]:
@@ -152,6 +162,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "worker_class": _Worker,
             "workers": 1,
             "threads": settings.threads,
+            "worker_connections": CONNECTIONS,
             "keepalive": settings.keepalive,
             "max_requests": 0,
             "preload_app": False,
@@ -177,7 +188,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         return self.context()
 
 
-class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class _Worker(ArrivalWorker):
     """gthread that keeps serving for a while after SIGTERM, and runs `on_stop` at its end.
 
     A request that soon follows another on the same connection is served by the same thread, with
@@ -241,8 +252,11 @@ class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         stop.start()
 
     def _pre_request(self, _worker: Any, request: Any) -> None:
-        if self._draining:
-            # "Connection: close" sends clients with kept-alive connections elsewhere.
+        headers = dict(request.headers)
+        length = _length(headers.get("CONTENT-LENGTH"), headers.get("TRANSFER-ENCODING"))
+        # "Connection: close" sends clients with kept-alive connections elsewhere; and nobody reads
+        # a body that is refused.
+        if self._draining or length is None or length > self.app.settings.max_body:
             request.force_close()
 
 

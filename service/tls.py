@@ -8,18 +8,19 @@ from __future__ import annotations
 import errno
 import ssl
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from service.logs import ERROR
 
-#: Seconds for a whole handshake, and for reading one whole request after it.
-HANDSHAKE_TIMEOUT = 5.0
-REQUEST_TIMEOUT = 10.0
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+#: Seconds for a peer to take the next bytes of its answer.
+ANSWER_TIMEOUT = 10.0
 
 _Stamp = tuple[tuple[int, int, int], ...]
 
@@ -30,16 +31,14 @@ class TlsError(Exception):
     """The files cannot serve TLS: missing, not PEM, or key and certificate do not match."""
 
 
-class PatientSocket(ssl.SSLSocket):
+class ServerSocket(ssl.SSLSocket):
     """A server's TLS socket that bounds what one peer can cost a thread.
 
-    gunicorn's gthread worker performs the handshake and reads a request in blocking mode without
-    a timeout (gunicorn issue 2507), and turns a kept-alive connection back to blocking mode before
-    each request. A deadline is kept for the whole handshake and for each whole request; a peer
-    that exceeds it is treated as one that reset the connection.
+    Requests have arrived whole before a thread works on them (`service.arrivals`). So in blocking
+    mode, which gunicorn's worker sets before each request, there is nothing to wait for but that
+    the peer takes its answer; one that does not is treated as one that reset the connection.
     """
 
-    _deadline = float("inf")
     _peer: Any = None
 
     def getpeercert(self, binary_form: bool = False) -> Any:
@@ -50,32 +49,14 @@ class PatientSocket(ssl.SSLSocket):
             self._peer = super().getpeercert()
         return self._peer
 
-    def do_handshake(self, block: bool = False) -> None:
-        self.settimeout(HANDSHAKE_TIMEOUT)
-        try:
-            super().do_handshake(block)
-        except TimeoutError as error:
-            _give_up(error)
-        self.setblocking(True)
-
     def setblocking(self, flag: bool) -> None:
-        if flag:
-            self._deadline = time.monotonic() + REQUEST_TIMEOUT
-            self.settimeout(REQUEST_TIMEOUT)
-        else:
-            self.settimeout(0.0)
+        self.settimeout(ANSWER_TIMEOUT if flag else 0.0)
 
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        timeout = self.gettimeout()
-        if timeout:
-            remaining = self._deadline - time.monotonic()
-            if remaining <= 0:
-                _give_up(None)
-            self.settimeout(min(timeout, remaining))
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
         try:
-            return super().recv(buflen, flags)
+            return super().send(data, flags)
         except TimeoutError as error:
-            _give_up(error)
+            raise ConnectionResetError(errno.ECONNRESET, "the peer took too long") from error
 
 
 class FollowingContext:
@@ -133,7 +114,7 @@ class FollowingContext:
     def _build(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = PatientSocket
+        context.sslsocket_class = ServerSocket
         # Go clients keep no sessions unless told to, and tickets cost a third of the handshake.
         context.num_tickets = 0
         try:
@@ -166,7 +147,3 @@ def _file_stamp(file: str) -> tuple[int, int, int]:
     except OSError as error:
         raise TlsError(f"cannot serve TLS: {error}") from error
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _give_up(cause: TimeoutError | None) -> NoReturn:
-    raise ConnectionResetError(errno.ECONNRESET, "the peer took too long") from cause

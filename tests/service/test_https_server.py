@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import urllib3
 
 from certs.authority import KeyPair
+from service.arrivals import CONNECTIONS, HANDSHAKE_TIMEOUT
 from tests.certs.making import Mounted, authority, client, server
 from tests.service.calling import client_context, post, served_certificate
 from tests.service.process import Process, running
@@ -70,17 +72,39 @@ def test_a_body_of_untold_size_is_refused(mounted: Mounted, ca: KeyPair) -> None
     assert (response.status, response.data) == (411, b"send a Content-Length\n")
 
 
-def test_peers_that_stall_in_the_handshake_give_their_threads_back(
+def test_peers_that_stall_in_the_handshake_hold_up_nobody(mounted: Mounted, ca: KeyPair) -> None:
+    with echo(mounted, threads=2) as process, ExitStack() as stack:
+        peers = [stack.enter_context(connected(process)) for _ in range(40)]
+        for peer in peers[::2]:
+            peer.sendall(PARTIAL_HELLO)
+        started = time.monotonic()
+        response = post(process.port(), client_context(ca.certificate))
+        took = time.monotonic() - started
+
+        assert response.status == 200
+        assert took < 1.0
+        # Each is closed when its own time is over, and none waits for another.
+        for peer in peers:
+            assert peer.recv(1) == b""
+        assert time.monotonic() - started < HANDSHAKE_TIMEOUT + 3
+
+
+def test_with_too_many_connections_the_one_that_waits_longest_is_closed(
     mounted: Mounted, ca: KeyPair
 ) -> None:
     with echo(mounted, threads=2) as process, ExitStack() as stack:
-        for _ in range(2):
-            peer = socket.create_connection(("127.0.0.1", process.port()))
-            stack.enter_context(peer)
-            peer.sendall(PARTIAL_HELLO)
+        peers = [stack.enter_context(connected(process)) for _ in range(CONNECTIONS + 20)]
         response = post(process.port(), client_context(ca.certificate))
 
-    assert response.status == 200
+        assert response.status == 200
+        assert peers[0].recv(1) == b""
+
+
+@contextmanager
+def connected(process: Process) -> Iterator[socket.socket]:
+    """A plain connection that says nothing by itself; reading is limited in time."""
+    with socket.create_connection(("127.0.0.1", process.port()), timeout=20) as peer:
+        yield peer
 
 
 def test_plain_http_and_garbage_hurt_nobody_else(mounted: Mounted, ca: KeyPair) -> None:
