@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from extender.placement.assign import assign
@@ -31,6 +31,7 @@ from extender.placement.ledger import Ledger
 from extender.placement.nodes import read_node
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import Hold, NodeState, Reservation
+from extender.placement.victims import when_left
 from gpus.demand import Demand
 from gpus.model import GPU_MEMORY_RESOURCE, Assignment, NodeName, PodUid
 from kube.objects import Node, Pod
@@ -124,12 +125,25 @@ class Cluster:
             self._apply(HoldsDropped((uid, *over)))
             return self._ledger
 
-    def hold(self, pod: PodFacts, node: NodeName, *, seconds: float) -> None:
-        """Keep devices of a node for a pod that the scheduler may be about to bind there."""
+    def hold(
+        self,
+        pod: PodFacts,
+        node: NodeName,
+        *,
+        seconds: float,
+        leaving: Collection[PodUid] | None = None,
+    ) -> None:
+        """Keep devices of a node for a pod that the scheduler may be about to bind there.
+
+        With `leaving`, also such as will be free when these pods are gone, and all that are being
+        deleted.
+        """
         if pod.demand is None:
             return
         with self._changed:
             state = self._ledger.nodes.get(node, NodeState()).without(pod.uid)
+            if leaving is not None:
+                state = when_left(state, also=leaving)
             chosen = assign(pod.demand, state, listed=pod.claim is not None)
             if isinstance(chosen, Rejection):
                 return  # changed since filter looked

@@ -19,6 +19,7 @@ class Verb(StrEnum):
     FILTER = "filter"
     PRIORITIZE = "prioritize"
     BIND = "bind"
+    PREEMPT = "preempt"
 
 
 class Refusal(StrEnum):
@@ -37,6 +38,22 @@ class Refusal(StrEnum):
     API = "api"
     #: The API server did not say whether the pod is bound.
     UNANSWERED = "unanswered"
+
+
+class Preempted(StrEnum):
+    """What came of a pod's need for GPUs of less important ones; the values of `outcome`."""
+
+    EVICTED = "evicted"
+    #: It is enough to wait for pods that are being deleted already.
+    WAITING = "waiting"
+    #: A PodDisruptionBudget forbids what would help.
+    REFUSED = "refused"
+    #: No pods of lower priority could make room.
+    NOBODY = "nobody"
+    #: The pod waits no more, or it is not sure that it could then be placed.
+    SKIPPED = "skipped"
+    #: The API server did not answer.
+    FAILED = "failed"
 
 
 class Metrics:
@@ -72,6 +89,16 @@ class Metrics:
             registry=registry,
         )
         self.refused = {refusal: refused.labels(refusal) for refusal in Refusal}
+        preempted = Counter(
+            "gpudetour_extender_preemptions",
+            "Pods for which evictions were considered, by outcome",
+            ["outcome"],
+            registry=registry,
+        )
+        self.preempted = {outcome: preempted.labels(outcome) for outcome in Preempted}
+        self.evictions = Counter(
+            "gpudetour_extender_evictions", "Pods evicted for others", registry=registry
+        )
         registry.register(_State(snapshot, epoch))
 
 

@@ -11,6 +11,7 @@ from extender.fence import FenceMode
 from extender.followed_lease import LeaseMode
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import strategy
+from extender.preemption import Mode
 from gpus.wishes import Policy
 from service import command
 from service.http import ServerSettings
@@ -45,6 +46,7 @@ class Settings:
     policy: str
     hold: float
     catch_up: float
+    preemption: str
     log_level: str
     log_format: str
 
@@ -142,6 +144,13 @@ OPTIONS: tuple[command.Option, ...] = (
         default=0.1,
         help="Seconds to wait for a GPU that may just have been given back, if none is free; "
         "at most a twentieth of the time.",
+    ),
+    click.option(
+        "--preemption",
+        type=click.Choice([mode.value for mode in Mode]),
+        default=Mode.OFF.value,
+        help="Evict pods of lower priority whose GPUs a pod waits for (manifests/preemption grants "
+        "the right); off: leave it to kube-scheduler, which sees no GPUs.",
     ),
     *command.LOGGING,
 )

@@ -87,6 +87,8 @@ class PodStatus(Struct, frozen=True):
     phase: str = ""
     reason: str = ""
     message: str = ""
+    #: Where kube-scheduler evicts others for this pod.
+    nominated_node_name: str = ""
     conditions: list[PodCondition] | None = None
 
 

@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "--policy": "binpack",
     "--hold": 5.0,
     "--catch-up": 0.1,
+    "--preemption": "off",
     "--log-level": "info",
     "--log-format": "json",
 }
