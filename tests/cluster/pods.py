@@ -35,6 +35,16 @@ def gpu_pod(name: str, *, gpus: int = 1) -> Object:
     }
 
 
+def asking(name: str, limits: Object, **wishes: str) -> Object:
+    """A pod whose container has these limits; `min_memory=…` is gpudetour.io/min-memory."""
+    pod = gpu_pod(name)
+    pod["spec"]["containers"][0]["resources"] = {"limits": limits}
+    pod["metadata"]["annotations"] = {
+        f"gpudetour.io/{key.replace('_', '-')}": text for key, text in wishes.items()
+    }
+    return pod
+
+
 def plain_pod(name: str) -> Object:
     """A pod that has nothing to do with GPUs."""
     return {

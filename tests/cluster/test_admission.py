@@ -11,7 +11,7 @@ import pytest
 from localcluster.api import ApiError
 from localcluster.cluster import KubectlError
 from localcluster.stack import Stack
-from tests.cluster.pods import Create, Object, annotations_of, gpu_pod, plain_pod
+from tests.cluster.pods import Create, Object, annotations_of, asking, gpu_pod, plain_pod
 
 pytestmark = pytest.mark.controlplane
 
@@ -219,16 +219,6 @@ def test_an_ordinary_config_map_is_none_of_our_business(stack: Stack, namespace:
 
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     assert ordinary["data"] == stack.cluster.api.create(path, ordinary)["data"]
-
-
-def asking(name: str, limits: Object, **wishes: str) -> Object:
-    """A pod whose container has these limits; `min_memory=…` is gpudetour.io/min-memory."""
-    pod = gpu_pod(name)
-    pod["spec"]["containers"][0]["resources"] = {"limits": limits}
-    pod["metadata"]["annotations"] = {
-        f"gpudetour.io/{key.replace('_', '-')}": text for key, text in wishes.items()
-    }
-    return pod
 
 
 def comparable(pod: Object) -> Object:
