@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Set
 
 from extender.cluster import Cluster
 from extender.patience import Patience
@@ -18,14 +18,14 @@ from extender.placement.facts import PodFacts
 from extender.placement.fit import Ask, ask_of
 from extender.placement.ledger import Ledger
 from extender.placement.reasons import Reason
-from extender.placement.shortlist import Choice, Decision, Memo, decide, judge
+from extender.placement.shortlist import Choice, Decision, Standing
 from extender.placement.state import NodeState
 from extender.protocol import MAX_SCORE
 from gpus.demand import Demand
 from gpus.model import NodeName
 
 #: How many different asks are remembered; pods of one workload ask alike. Each keeps its verdict
-#: on every node, which is 1 MB at 5,000 nodes.
+#: on every node, which is half a megabyte at 5,000 nodes.
 _MEMORY = 16
 #: What a pod that leaves may change at once.
 _WAIT_FOR = frozenset({Reason.IN_USE.text, Reason.NOT_ENOUGH.text})
@@ -44,20 +44,20 @@ class Filter:
         self._hold_seconds = hold_seconds
         self._patience = patience
         self._turns = itertools.count()
-        self._lock = threading.Lock()  # guards the next one
-        self._memos: dict[Ask, Memo] = {}
+        self._lock = threading.Lock()  # guards the next one and what is in it
+        self._standings: dict[Ask, Standing] = {}
 
-    def filter(self, pod: PodFacts, names: Sequence[NodeName]) -> Decision:
+    def filter(self, pod: PodFacts, names: Set[NodeName]) -> Decision:
         """Sort the named nodes into those to use and those that do not fit; hold the best.
 
         A pod that asks for no GPU fits everywhere. `pod.fault` must be empty.
         """
         ledger = self._cluster.without_hold(pod.uid)
         if pod.demand is None:
-            return Decision(nodes=list(names), busy={}, unfit={}, fitting=len(names))
+            return Decision(nodes=list(names), busy={}, unfit={})
         if ledger.rival(pod) is not None:
             unfit = dict.fromkeys(names, Reason.POD_UNUSABLE.text)
-            return Decision(nodes=[], busy={}, unfit=unfit, fitting=0)
+            return Decision(nodes=[], busy={}, unfit=unfit)
         decision = self._decide(pod, pod.demand, names, ledger)
         if not decision.nodes and _WAIT_FOR.intersection(decision.busy.values()):
             decision = self._decide_later(pod, pod.demand, names, ledger, decision)
@@ -66,23 +66,19 @@ class Filter:
         return decision
 
     def _decide(
-        self, pod: PodFacts, demand: Demand, names: Sequence[NodeName], ledger: Ledger
+        self, pod: PodFacts, demand: Demand, names: Set[NodeName], ledger: Ledger
     ) -> Decision:
-        ask = _ask(pod, demand)
-        return decide(
-            names,
-            ledger.seen_by(pod.uid),
-            ask=ask,
-            choice=self._choice,
-            memo=self._memo(ask),
-            turn=next(self._turns),
-        )
+        own = ledger.own_of(pod.uid)
+        with self._lock:
+            standing = self._standing(_ask(pod, demand))
+            standing.follow(ledger.nodes)
+            return standing.decide(names, own=own, turn=next(self._turns))
 
     def _decide_later(
         self,
         pod: PodFacts,
         demand: Demand,
-        names: Sequence[NodeName],
+        names: Set[NodeName],
         ledger: Ledger,
         decision: Decision,
     ) -> Decision:
@@ -97,14 +93,14 @@ class Filter:
         self._patience.spend(time.monotonic() - started)
         return decision
 
-    def prioritize(self, pod: PodFacts, names: Sequence[NodeName]) -> dict[NodeName, int]:
+    def prioritize(self, pod: PodFacts, names: Set[NodeName]) -> dict[NodeName, int]:
         """Score the named nodes from 0 to 10: 10 for the one that is held, 4 at most for others."""
         if pod.demand is None:
             return dict.fromkeys(names, 0)
         ledger = self._cluster.snapshot()
-        ask, nodes = _ask(pod, pod.demand), ledger.seen_by(pod.uid)
-        rank = self._choice.rank_for(ask)
-        verdicts = {name: judge(ask, nodes.get(name, NodeState()), rank=rank) for name in names}
+        nodes = ledger.seen_by(pod.uid)
+        standing = Standing(_ask(pod, pod.demand), self._choice)
+        verdicts = {name: standing.verdict(nodes.get(name, NodeState())) for name in names}
         ranks = {name: rank for name, rank in verdicts.items() if isinstance(rank, int)}
         if not ranks:
             return dict.fromkeys(names, 0)
@@ -114,19 +110,18 @@ class Filter:
             for name in names
         }
         hold = ledger.holds.get(pod.uid)
-        first = hold.node if hold is not None else max(ranks, key=ranks.__getitem__)
+        first = hold.node if hold is not None else min(ranks, key=lambda name: (-ranks[name], name))
         if first in scores:
             scores[first] = MAX_SCORE
         return scores
 
-    def _memo(self, ask: Ask) -> Memo:
-        with self._lock:
-            # Taken out and put back: the last is the one used last.
-            memo = self._memos.pop(ask, None) or {}
-            if len(self._memos) >= _MEMORY:
-                del self._memos[next(iter(self._memos))]
-            self._memos[ask] = memo
-            return memo
+    def _standing(self, ask: Ask) -> Standing:
+        # Taken out and put back: the last is the one used last.
+        standing = self._standings.pop(ask, None) or Standing(ask, self._choice)
+        if len(self._standings) >= _MEMORY:
+            del self._standings[next(iter(self._standings))]
+        self._standings[ask] = standing
+        return standing
 
 
 def _ask(pod: PodFacts, demand: Demand) -> Ask:

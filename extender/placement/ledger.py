@@ -83,10 +83,12 @@ class Ledger:
 
     def seen_by(self, uid: PodUid) -> Mapping[NodeName, NodeState]:
         """Return the nodes as a pod should see them: what is kept for it is free for it."""
-        nodes, names = self.nodes.flat(), _keeping(self, uid)
-        if not names:
-            return nodes
-        return {**nodes, **{name: nodes[name].without(uid) for name in names}}
+        own, nodes = self.own_of(uid), self.nodes.flat()
+        return {**nodes, **own} if own else nodes
+
+    def own_of(self, uid: PodUid) -> dict[NodeName, NodeState]:
+        """Return the nodes that a pod sees otherwise than others do."""
+        return {name: self.nodes[name].without(uid) for name in _keeping(self, uid)}
 
     def may_be_told(self, claim: ClaimKey) -> bool:
         """Tell whether a ConfigMap of that name may exist although no pod was bound with it."""

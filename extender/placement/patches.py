@@ -49,6 +49,15 @@ class Patched(Mapping[K, V]):
             self._flat = flat
         return self._flat
 
+    def differing(self, other: Patched[K, V]) -> list[K]:
+        """Return the keys under which the two do not hold the same object."""
+        if self._base is other._base:
+            keys = {**self._changes, **other._changes}
+            return [key for key in keys if self.get(key) is not other.get(key)]
+        mine, theirs = self.flat(), other.flat()
+        changed = [key for key, value in mine.items() if theirs.get(key) is not value]
+        return changed + [key for key in theirs if key not in mine]
+
     def __getitem__(self, key: K) -> V:
         if key in self._changes:
             value = self._changes[key]

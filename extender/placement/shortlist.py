@@ -1,12 +1,18 @@
-"""Sorts all nodes that kube-scheduler names into fitting and not, and picks the best few."""
+"""Sorts all nodes that kube-scheduler names into fitting and not, and picks the best few.
+
+A `Standing` knows how well every node fits one ask and looks again only at nodes that changed, so
+what a filter costs beyond reading the names does not grow with the cluster.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from extender.placement.fit import Ask, fits
+from extender.placement.patches import Patched
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import NodeState
 from extender.placement.strategies import Rank, strategy
@@ -14,8 +20,6 @@ from gpus.model import NodeName
 
 #: A rank when the node fits, else the reason that the scheduler is told.
 Verdict = int | Reason
-#: Verdicts on one ask, each with the state that it was made on: it holds while that is current.
-Memo = dict[NodeName, tuple[NodeState, Verdict]]
 
 _UNSEEN = NodeState()
 
@@ -35,68 +39,78 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The nodes to use, best first, and those that do not fit, each with the reason.
+    """The nodes to use, best first; where there is none, the reason of every node.
 
-    Of the `fitting` nodes, those beyond the limit are in neither.
+    kube-scheduler shows reasons only when no node is left, and would read thousands for each pod.
     """
 
     nodes: list[NodeName]
     busy: dict[NodeName, str]
     unfit: dict[NodeName, str]
-    fitting: int
 
 
-def decide(
-    names: Iterable[NodeName],
-    nodes: Mapping[NodeName, NodeState],
-    *,
-    ask: Ask,
-    choice: Choice,
-    memo: Memo,
-    turn: int,
-) -> Decision:
-    """Sort nodes by whether they fit and how well.
+class Standing:
+    """How well each node fits one ask, as of the ledger that was followed last. Not thread-safe."""
 
-    `memo` is filled and used again for the same ask: only nodes that changed are looked at.
-    `turn` rotates nodes of equal rank, so that not every pod is sent to the same few.
-    """
-    ranked: defaultdict[int, list[NodeName]] = defaultdict(list)
-    busy: dict[NodeName, str] = {}
-    unfit: dict[NodeName, str] = {}
-    rank = choice.rank_for(ask)
-    for name in names:
-        state = nodes.get(name, _UNSEEN)
-        known = memo.get(name)
-        if known is None or known[0] is not state:
-            known = memo[name] = (state, judge(ask, state, rank=rank))
-        verdict = known[1]
-        if isinstance(verdict, int):
-            ranked[verdict].append(name)
-        elif verdict.permanent:
-            unfit[name] = verdict.text
-        else:
-            busy[name] = verdict.text
-    return Decision(
-        nodes=_best(ranked, limit=choice.limit, turn=turn),
-        busy=busy,
-        unfit=unfit,
-        fitting=sum(map(len, ranked.values())),
-    )
+    def __init__(self, ask: Ask, choice: Choice) -> None:
+        self._ask = ask
+        self._rank = choice.rank_for(ask)
+        self._limit = choice.limit
+        self._nodes: Patched[NodeName, NodeState] = Patched()
+        self._verdicts: dict[NodeName, Verdict] = {}
+        #: Fitting nodes by rank; of one rank, that which came to it last is last.
+        self._fitting: defaultdict[int, dict[NodeName, None]] = defaultdict(dict)
+
+    def follow(self, nodes: Patched[NodeName, NodeState]) -> None:
+        """Judge the nodes that are not what they were."""
+        for name in nodes.differing(self._nodes):
+            old = self._verdicts.pop(name, None)
+            if isinstance(old, int):
+                del self._fitting[old][name]
+                if not self._fitting[old]:
+                    del self._fitting[old]
+            state = nodes.get(name)
+            if state is not None:
+                verdict = self._verdicts[name] = self.verdict(state)
+                if isinstance(verdict, int):
+                    self._fitting[verdict][name] = None
+        self._nodes = nodes
+
+    def decide(
+        self, names: Set[NodeName], *, own: Mapping[NodeName, NodeState], turn: int
+    ) -> Decision:
+        """Pick among the named nodes.
+
+        `own` holds nodes as only this pod sees them, because something there is kept for it.
+        `turn` rotates nodes of equal rank, so that not every pod is sent to the same few.
+        """
+        apart = {name: self.verdict(state) for name, state in own.items()}
+        fitting = (name for name in self._in_order(apart, turn) if name in names)
+        best = list(islice(fitting, self._limit or None))
+        if best:
+            return Decision(nodes=best, busy={}, unfit={})
+        busy: dict[NodeName, str] = {}
+        unfit: dict[NodeName, str] = {}
+        unseen = self.verdict(_UNSEEN)
+        for name in names:
+            verdict = apart.get(name) or self._verdicts.get(name, unseen)
+            if isinstance(verdict, Reason):
+                (unfit if verdict.permanent else busy)[name] = verdict.text
+        return Decision(nodes=[], busy=busy, unfit=unfit)
+
+    def verdict(self, state: NodeState) -> Verdict:
+        """Return how well a node fits, or why it does not."""
+        fit = fits(self._ask, state)
+        return fit.main if isinstance(fit, Rejection) else self._rank(fit)
+
+    def _in_order(self, apart: Mapping[NodeName, Verdict], turn: int) -> Iterator[NodeName]:
+        special = {verdict for verdict in apart.values() if isinstance(verdict, int)}
+        for rank in sorted({*self._fitting, *special}, reverse=True):
+            ties = self._fitting.get(rank, {})
+            start = turn % max(1, len(ties))
+            yield from (name for name, verdict in apart.items() if verdict == rank)
+            yield from _without(chain(islice(ties, start, None), islice(ties, start)), apart)
 
 
-def judge(ask: Ask, state: NodeState, *, rank: Rank) -> Verdict:
-    """Return how well a node fits, or why it does not."""
-    fit = fits(ask, state)
-    return fit.main if isinstance(fit, Rejection) else rank(fit)
-
-
-def _best(ranked: Mapping[int, list[NodeName]], *, limit: int, turn: int) -> list[NodeName]:
-    best: dict[NodeName, None] = {}
-    for rank in sorted(ranked, reverse=True):
-        ties = ranked[rank]
-        start = turn % len(ties)
-        wanted = limit - len(best) if limit else len(ties)
-        best.update(dict.fromkeys((ties[start:] + ties[:start])[:wanted]))
-        if limit and len(best) >= limit:
-            break
-    return list(best)
+def _without(names: Iterable[NodeName], apart: Mapping[NodeName, Verdict]) -> Iterable[NodeName]:
+    return (name for name in names if name not in apart) if apart else names

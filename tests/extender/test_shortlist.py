@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.placement.fit import Fit
+from extender.placement.patches import Patched
 from extender.placement.reasons import Reason
-from extender.placement.shortlist import Choice, Decision, Memo, decide
+from extender.placement.shortlist import Choice, Decision, Standing
 from extender.placement.state import NodeState
 from extender.placement.strategies import binpack, spread
 from gpus.model import NodeName
@@ -33,7 +34,13 @@ def nodes(**usage: tuple[int, int]) -> Mapping[NodeName, NodeState]:
 def choose(
     builder: PodBuilder, among: Mapping[NodeName, NodeState], choice: Choice, *, turn: int = 0
 ) -> Decision:
-    return decide(among, among, ask=ask(builder), choice=choice, memo={}, turn=turn)
+    return standing(builder, among, choice).decide(among.keys(), own={}, turn=turn)
+
+
+def standing(builder: PodBuilder, among: Mapping[NodeName, NodeState], choice: Choice) -> Standing:
+    made = Standing(ask(builder), choice)
+    made.follow(Patched(among))
+    return made
 
 
 def test_binpack_fills_what_is_used_most_and_breaks_up_vacant_nodes_last() -> None:
@@ -42,8 +49,6 @@ def test_binpack_fills_what_is_used_most_and_breaks_up_vacant_nodes_last() -> No
     decision = choose(pod("p").wants(gpus=1), among, PACK)
 
     assert decision.nodes == ["nearly", "exact", "half", "vacant"]
-    assert decision.busy == {"full": Reason.IN_USE.text}
-    assert decision.fitting == 4
 
 
 def test_a_pod_for_several_gpus_takes_the_tightest_node() -> None:
@@ -60,15 +65,9 @@ def test_spread_takes_what_is_used_least() -> None:
 
 
 def test_every_node_that_does_not_fit_has_one_reason() -> None:
-    among = {**nodes(small=(0, 1), full=(4, 4))}
-    asked = decide(
-        [*among, NodeName("unseen")],
-        among,
-        ask=ask(pod("p").wants(gpus=2)),
-        choice=PACK,
-        memo={},
-        turn=0,
-    )
+    among = nodes(small=(0, 1), full=(4, 4))
+    names = {*among, NodeName("unseen")}
+    asked = standing(pod("p").wants(gpus=2), among, PACK).decide(names, own={}, turn=0)
 
     assert asked.nodes == []
     assert asked.unfit == {"small": Reason.TOO_FEW.text}
@@ -87,36 +86,87 @@ def test_the_limit_holds_and_ties_take_turns(count: int, limit: int, turn: int) 
     assert len(set(decision.nodes)) == len(decision.nodes)
 
 
-def test_the_memo_is_used_for_nodes_that_did_not_change() -> None:
-    among = dict(nodes(a=(0, 2), b=(1, 2)))
-    asked, memo, judged = ask(pod("p").wants(gpus=1)), Memo(), []
+def test_where_a_node_fits_nothing_is_said_of_the_others() -> None:
+    decision = choose(pod("p").wants(gpus=1), nodes(a=(1, 2), full=(4, 4)), PACK)
+
+    assert decision == Decision(nodes=[NodeName("a")], busy={}, unfit={})
+
+
+def test_only_named_nodes_are_told() -> None:
+    made = standing(pod("p").wants(gpus=1), nodes(a=(1, 2), b=(0, 2), full=(2, 2)), PACK)
+
+    assert made.decide({NodeName("b")}, own={}, turn=7).nodes == ["b"]
+    assert made.decide({NodeName("full")}, own={}, turn=7).busy == {"full": Reason.IN_USE.text}
+
+
+def test_a_node_where_something_is_kept_for_the_pod_is_seen_as_the_pod_sees_it() -> None:
+    among = nodes(a=(2, 2), b=(0, 2))
+    made = standing(pod("p").wants(gpus=1), among, PACK)
+    (kept,) = nodes(a=(1, 2)).values()
+
+    assert made.decide(among.keys(), own={NodeName("a"): kept}, turn=0).nodes == ["a", "b"]
+    (lost,) = nodes(b=(2, 2)).values()
+    decision = made.decide(among.keys(), own={NodeName("b"): lost}, turn=0)
+    assert decision.busy == dict.fromkeys(among, Reason.IN_USE.text)
+
+
+def test_only_nodes_that_changed_are_looked_at_again() -> None:
+    judged = []
 
     def counting(fit: Fit) -> int:
         judged.append(fit)
         return binpack(fit)
 
-    choice = Choice(rank=counting, limit=0)
-    first = decide(among, among, ask=asked, choice=choice, memo=memo, turn=0)
-    again = decide(among, among, ask=asked, choice=choice, memo=memo, turn=0)
-    assert (first, len(judged)) == (again, 2)
+    made = Standing(ask(pod("p").wants(gpus=1)), Choice(rank=counting, limit=0))
+    seen = Patched(nodes(a=(0, 2), b=(1, 2)))
+    made.follow(seen)
+    made.follow(seen)
+    assert len(judged) == 2
 
-    among |= nodes(a=(2, 2))
-    changed = decide(among, among, ask=asked, choice=choice, memo=memo, turn=0)
+    seen = seen.having(nodes(a=(2, 2)))
+    made.follow(seen)
 
-    assert changed.busy == {"a": Reason.IN_USE.text}
+    assert made.decide({NodeName("a")}, own={}, turn=0).busy == {"a": Reason.IN_USE.text}
     assert len(judged) == 2
 
 
-def test_a_name_that_comes_twice_is_answered_once() -> None:
-    among = nodes(a=(0, 1))
+USAGES = [(0, 2), (1, 2), (2, 2), (0, 4), (3, 4), None]
+NAMES = [NodeName(f"n{number}") for number in range(6)]
+STATES = {
+    (name, usage): used(name, gpus=usage[0], of=usage[1])[0] for name in NAMES for usage in USAGES
+    if usage is not None
+}  # fmt: skip
 
-    decision = decide(
-        ["a", "a"],  # type: ignore[list-item]  # as they come from the wire
-        among,
-        ask=ask(pod("p").wants(gpus=1)),
-        choice=PACK,
-        memo={},
-        turn=1,
-    )
 
-    assert decision.nodes == ["a"]
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(NAMES), st.sampled_from(USAGES), st.booleans()), max_size=90
+    ),
+    st.sets(st.sampled_from(NAMES)),
+    st.sampled_from([PACK, SPREAD, Choice(rank=binpack, limit=2)]),
+)
+def test_following_changes_ends_where_a_fresh_look_would(
+    changes: list[tuple[NodeName, tuple[int, int] | None, bool]],
+    named: set[NodeName],
+    choice: Choice,
+) -> None:
+    wanted = pod("p").wants(gpus=1)
+    followed, seen = Standing(ask(wanted), choice), Patched[NodeName, NodeState]()
+    for name, usage, look in changes:
+        seen = seen.having({name: None if usage is None else STATES[name, usage]})
+        if look:
+            followed.follow(seen)
+    followed.follow(seen)
+
+    found = followed.decide(named, own={}, turn=0)
+    fresh = standing(wanted, dict(seen), choice).decide(named, own={}, turn=0)
+
+    assert (found.busy, found.unfit) == (fresh.busy, fresh.unfit)
+    # Of equal nodes, either may be named; their ranks must be the same.
+    assert [rank(choice, seen[name]) for name in found.nodes] == [
+        rank(choice, seen[name]) for name in fresh.nodes
+    ]
+
+
+def rank(choice: Choice, state: NodeState) -> object:
+    return Standing(ask(pod("p").wants(gpus=1)), choice).verdict(state)

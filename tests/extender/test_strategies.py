@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from extender.placement.shortlist import Choice, decide
+from extender.placement.shortlist import Choice, Standing
 from extender.placement.strategies import strategy
 from gpus.model import Link, NodeName
 from gpus.wishes import Policy
@@ -34,9 +34,9 @@ def order(
         for index in indexes
     ]
     known = ledger(nodes, holders)
-    names = [NodeName(builder.name) for builder in nodes]
-    choice = Choice(rank=strategy(policy), limit=0)
-    return decide(names, known.nodes, ask=ask(asked), choice=choice, memo={}, turn=0).nodes
+    standing = Standing(ask(asked), Choice(rank=strategy(policy), limit=0))
+    standing.follow(known.nodes)
+    return standing.decide(known.nodes.keys(), own={}, turn=0).nodes
 
 
 def cards(name: str, count: int, *, memory: int) -> NodeBuilder:

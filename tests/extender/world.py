@@ -136,7 +136,7 @@ class World:
             hold_seconds=5,
             patience=Patience(0),
         )
-        found = chooser.filter(facts(builder), [NodeName(name) for name in NODES])
+        found = chooser.filter(facts(builder), {NodeName(name) for name in NODES})
         if found.nodes:
             self._bind(leader, builder, found.nodes[0])
 
