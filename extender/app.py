@@ -18,14 +18,17 @@ from extender.binder import Binder, BindError
 from extender.filtering import Filter
 from extender.metrics import Metrics, Verb
 from extender.placement.facts import PodFacts, read_pod
+from extender.preemption import Preemption
 from extender.protocol import (
     ExtenderBindingResult,
     ExtenderFilterResult,
+    ExtenderPreemptionResult,
     Failure,
     HostPriority,
     ProtocolError,
 )
 from gpus.model import NodeName
+from kube.objects import Pod
 from service.logs import ERROR, POD
 from service.tls import peer_common_name
 
@@ -45,12 +48,13 @@ class BadPod(Exception):
 def create_app(
     placer: Filter,
     binder: Binder,
+    preemption: Preemption,
     *,
     metrics: Metrics,
     not_ready: NotReady,
     client_name: str,
 ) -> Flask:
-    """Return the application, which answers POST of `/filter`, `/prioritize` and `/bind`.
+    """Return the application, which answers POST of `/filter` and the other verbs.
 
     Only a client whose certificate bears `client_name` may call: whoever can bind decides who
     gets which GPU. While `not_ready` returns a reason, every verb answers with that.
@@ -65,9 +69,10 @@ def create_app(
         return Response(text, status=403, content_type=_TEXT)
 
     verbs: dict[Verb, Answer] = {
-        Verb.FILTER: lambda body: _filter(placer, body),
+        Verb.FILTER: lambda body: _filter(placer, preemption, body),
         Verb.PRIORITIZE: lambda body: _prioritize(placer, body),
         Verb.BIND: lambda body: _bind(binder, body),
+        Verb.PREEMPT: lambda body: _preempt(preemption, body),
     }
     for verb, answer in verbs.items():
         view = _view(verb, answer, metrics=metrics, not_ready=not_ready)
@@ -98,20 +103,30 @@ def _view(
     return view
 
 
-def _filter(placer: Filter, body: bytes) -> ExtenderFilterResult:
-    pod, names = _asked(body)
-    decision = placer.filter(pod, names)
-    log.debug("filtered", **{POD: pod.key}, nodes=decision.nodes)
+def _filter(placer: Filter, preemption: Preemption, body: bytes) -> ExtenderFilterResult:
+    pod, names = protocol.decode_args(body)
+    facts = _facts(pod)
+    nominated = _nominated(pod)
+    decision = placer.filter(facts, names)
+    preemption.filtered(facts, decision, nominated=nominated)
+    log.debug("filtered", **{POD: facts.key}, nodes=decision.nodes)
+    # "Unresolvable" means that kube-scheduler cannot help by evicting others, and it cannot: it
+    # does not see GPUs. Else it would try at every node, inside its one loop, and list them all in
+    # the pod's status. Only where its victims are leaving it must learn that waiting helps.
+    unresolvable = {**decision.unfit, **decision.busy}
+    awaited = {}
+    if nominated in decision.busy and preemption.awaited(nominated):
+        awaited = {nominated: unresolvable.pop(nominated)}
     return ExtenderFilterResult(
         node_names=decision.nodes,
-        failed_nodes=decision.busy,
-        failed_and_unresolvable_nodes=decision.unfit,
+        failed_nodes=awaited,
+        failed_and_unresolvable_nodes=unresolvable,
     )
 
 
 def _prioritize(placer: Filter, body: bytes) -> list[HostPriority]:
-    pod, names = _asked(body)
-    scores = placer.prioritize(pod, names)
+    pod, names = protocol.decode_args(body)
+    scores = placer.prioritize(_facts(pod), names)
     return [HostPriority(host=name, score=score) for name, score in scores.items()]
 
 
@@ -120,12 +135,26 @@ def _bind(binder: Binder, body: bytes) -> ExtenderBindingResult:
     return ExtenderBindingResult()
 
 
-def _asked(body: bytes) -> tuple[PodFacts, set[NodeName]]:
-    pod, names = protocol.decode_args(body)
+def _preempt(preemption: Preemption, body: bytes) -> ExtenderPreemptionResult:
+    pod, victims = protocol.decode_preemption_args(body)
+    facts = _facts(pod)
+    leaving = {name: frozenset(p.uid for p in one.pods or ()) for name, one in victims.items()}
+    allowed = preemption.vetted(facts, leaving, nominated=_nominated(pod))
+    log.debug("vetted", **{POD: facts.key}, asked=list(leaving), nodes=allowed)
+    return ExtenderPreemptionResult(
+        node_name_to_meta_victims={name: victims[name] for name in allowed}
+    )
+
+
+def _facts(pod: Pod) -> PodFacts:
     facts = read_pod(pod)
     if facts.fault:
         raise BadPod(facts.fault)
-    return facts, names
+    return facts
+
+
+def _nominated(pod: Pod) -> NodeName:
+    return NodeName(pod.status.nominated_node_name)
 
 
 def _json(answer: object) -> Response:

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gpus.model import NodeName
+from gpus.model import NodeName, PodUid
 from kube.objects import Pod
 
 #: extender/v1 MaxExtenderPriority.
 MAX_SCORE = 10
+
+_CACHE_CAPABLE = "set nodeCacheCapable: true for this extender in the KubeSchedulerConfiguration"
 
 T = TypeVar("T")
 
@@ -65,6 +67,31 @@ class ExtenderBindingResult(msgspec.Struct, rename="pascal", frozen=True):
     error: str = ""
 
 
+class MetaPod(msgspec.Struct, frozen=True):
+    uid: PodUid = msgspec.field(default=PodUid(""), name="UID")
+
+
+class MetaVictims(msgspec.Struct, rename="pascal", frozen=True):
+    """Whom kube-scheduler would evict from one node."""
+
+    pods: list[MetaPod] | None = None
+    #: extender/v1 writes it as NumPDBViolations.
+    violations: int = msgspec.field(default=0, name="NumPDBViolations")
+
+
+class ExtenderPreemptionArgs(msgspec.Struct, rename="pascal", frozen=True):
+    """Body of preempt; `NodeNameToVictims` comes instead where `nodeCacheCapable` is false."""
+
+    pod: Pod | None = None
+    node_name_to_meta_victims: dict[NodeName, MetaVictims] | None = None
+
+
+class ExtenderPreemptionResult(msgspec.Struct, rename="pascal", frozen=True):
+    """Answer to preempt: the nodes where these victims may be evicted; none at all where empty."""
+
+    node_name_to_meta_victims: dict[NodeName, MetaVictims]
+
+
 class Failure(msgspec.Struct, rename="pascal", frozen=True):
     """The answer to any verb that failed: every result type but prioritize's has this field."""
 
@@ -73,23 +100,17 @@ class Failure(msgspec.Struct, rename="pascal", frozen=True):
 
 _ARGS = msgspec.json.Decoder(ExtenderArgs)
 _BINDING_ARGS = msgspec.json.Decoder(ExtenderBindingArgs)
+_PREEMPTION_ARGS = msgspec.json.Decoder(ExtenderPreemptionArgs)
 _ENCODER = msgspec.json.Encoder()
 
 
 def decode_args(body: bytes) -> tuple[Pod, set[NodeName]]:
     """Read the body of filter or prioritize: the pod and the names of the candidate nodes."""
     args = _decode(_ARGS, body)
-    if args.pod is None:
-        raise ProtocolError("Pod is missing")
-    meta = args.pod.metadata
-    if not (meta.name and meta.namespace and meta.uid):
-        raise ProtocolError("Pod.metadata needs name, namespace and uid")
+    pod = _identified(args.pod)
     if args.node_names is None:
-        raise ProtocolError(
-            "NodeNames is missing: set nodeCacheCapable: true for this extender in the "
-            "KubeSchedulerConfiguration"
-        )
-    return args.pod, args.node_names
+        raise ProtocolError(f"NodeNames is missing: {_CACHE_CAPABLE}")
+    return pod, args.node_names
 
 
 def decode_binding_args(body: bytes) -> ExtenderBindingArgs:
@@ -100,9 +121,27 @@ def decode_binding_args(body: bytes) -> ExtenderBindingArgs:
     return args
 
 
+def decode_preemption_args(body: bytes) -> tuple[Pod, dict[NodeName, MetaVictims]]:
+    """Read the body of preempt: the pod, and whom the scheduler would evict from which node."""
+    args = _decode(_PREEMPTION_ARGS, body)
+    pod = _identified(args.pod)
+    if args.node_name_to_meta_victims is None:
+        raise ProtocolError(f"NodeNameToMetaVictims is missing: {_CACHE_CAPABLE}")
+    return pod, args.node_name_to_meta_victims
+
+
 def encode(answer: Any) -> bytes:
     """Write an answer."""
     return _ENCODER.encode(answer)
+
+
+def _identified(pod: Pod | None) -> Pod:
+    if pod is None:
+        raise ProtocolError("Pod is missing")
+    meta = pod.metadata
+    if not (meta.name and meta.namespace and meta.uid):
+        raise ProtocolError("Pod.metadata needs name, namespace and uid")
+    return pod
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

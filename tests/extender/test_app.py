@@ -19,6 +19,7 @@ from extender.metrics import Metrics
 from extender.patience import Patience
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
+from extender.preemption import Preemption
 from tests.builders import node, pod
 from tests.extender.ledgers import Told
 from tests.fakes.binding_api import BindingApi
@@ -62,6 +63,7 @@ class Port:
                 patience=Patience(0.1),
             ),
             Binder(api.client(), cluster, epoch=lambda: 1, metrics=metrics),
+            Preemption(cluster, evicting=False),
             metrics=metrics,
             not_ready=lambda: self.fault,
             client_name=SCHEDULER,
@@ -111,7 +113,7 @@ def test_filter_prioritize_and_bind(port: Port, api: BindingApi) -> None:
     assert sorted(filtered["NodeNames"]) == ["a", "b"]
     # kube-scheduler shows reasons only where nothing fits.
     assert filtered.keys() == {"NodeNames"}
-    turned_away = port.post("filter", args("x"))["FailedNodes"]
+    turned_away = port.post("filter", args("x"))["FailedAndUnresolvableNodes"]
     assert turned_away == {"x": "GPU inventory missing or unreadable"}
     assert bound == {"Error": ""}
     assert api.pods["default/p"]["spec"]["nodeName"] == best == filtered["NodeNames"][0]
@@ -180,11 +182,11 @@ def test_other_methods_and_paths_do_not_exist(port: Port) -> None:
     environ = {"gunicorn.socket": port.peer}
 
     assert port.client.get("/filter", environ_base=environ).status_code == 405
-    assert port.client.post("/preempt", environ_base=environ).status_code == 404
+    assert port.client.post("/evict", environ_base=environ).status_code == 404
 
 
 def test_an_answer_grows_no_faster_than_the_list_of_names(port: Port) -> None:
     names = [f"node-{i}" for i in range(10_000)]
 
     assert port.post("filter", args(*names, "a")) == {"NodeNames": ["a"]}
-    assert len(port.post("filter", args(*names))["FailedNodes"]) == 10_000
+    assert len(port.post("filter", args(*names))["FailedAndUnresolvableNodes"]) == 10_000
