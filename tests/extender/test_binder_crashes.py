@@ -14,12 +14,16 @@ from tests.extender.binding import Process
 from tests.fakes.api_server import Fault, Reply, Request
 from tests.fakes.binding_api import BindingApi, Trouble, on, refused
 
-ANN = node("ann").with_gpus(4).annotation_path()
-OTHER = node("other").with_gpus(4).annotation_path()
+GIB = 1 << 30
+ANN = node("ann").with_gpus(4).cards(memory_bytes=24 * GIB).annotation_path()
+OTHER = node("other").with_gpus(4).cards(memory_bytes=24 * GIB).annotation_path()
 PLUG = node("plug").with_gpus(4).plugin_path()
 NODES = (ANN, OTHER, PLUG)
 
 POD, RIVAL = pod("p").wants(gpus=2).sidecar("s", gpus=1), pod("q").wants(gpus=3)
+SHARE = pod("p").wants(memory="20Gi").sidecar("s", memory="1Gi")
+#: A rival for the memory of the GPU that the dead leader chose, where another one is free.
+SHARING = pod("q").wants(memory="10Gi")
 
 
 def dead_after(calls: int, *, last_takes_effect: bool) -> Trouble:
@@ -94,6 +98,32 @@ def test_the_next_leader_finishes_what_broke_off(
             assert rival != "none"
             assert "GPUs" in answer
             assert "nodeName" not in api.pods["default/p"]["spec"]
+        holders(api)
+
+
+@pytest.mark.parametrize("last_takes_effect", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("rival", [None, SHARING, RIVAL, RIVAL.wants(gpus=4)])
+def test_the_next_leader_finishes_a_share_that_broke_off(
+    calls: int, last_takes_effect: bool, rival: PodBuilder | None
+) -> None:
+    with BindingApi(SHARE, *([rival] if rival is not None else [])) as api:
+        dying = Process(api, *NODES)
+        api.trouble = dead_after(calls, last_takes_effect=last_takes_effect)
+        dying.bind(SHARE, "ann")
+
+        api.trouble = lambda _request, proceed: proceed()
+        api.epoch = 2
+        leader = Process(api, *NODES, epoch=2)
+        refused_rival = "" if rival is None else leader.bind(rival, "ann")
+        answer = leader.bind(SHARE, "ann")
+
+        # Four cards for the rival alone are there, or for the share; never for both.
+        assert [refused_rival, answer].count("") == (1 if rival == RIVAL.wants(gpus=4) else 2)
+        if answer == "":
+            check(api, SHARE, "ann")
+            text = api.pods["default/p"]["metadata"]["annotations"][ASSIGNED]
+            assert json.loads(text)["share"] == 21 * GIB
         holders(api)
 
 

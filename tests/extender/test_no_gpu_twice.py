@@ -12,7 +12,7 @@ from extender.placement.ledger import Ledger
 from extender.placement.state import NodeState, state_of
 from gpus.model import GPU_RESOURCE, NodeName
 from tests.extender.ledgers import Told, facts
-from tests.extender.world import GPUS, World
+from tests.extender.world import GPUS, MEMORY, World
 
 #: How often each happens, roughly as in a busy and unlucky cluster.
 HAPPENINGS = (
@@ -24,6 +24,8 @@ HAPPENINGS = (
     *[World.hear_of_pods] * 2,
     *[World.touch] * 2,
     World.delete,
+    World.scribble,
+    World.wish_otherwise,
     World.end,
     World.sicken_or_heal,
     World.remove_or_return_node,
@@ -69,17 +71,25 @@ def test_no_gpu_is_given_twice(history: list[tuple[object, int]]) -> None:
 
 def no_gpu_has_two_holders(world: World) -> None:
     """Look at what is stored, as an auditor would who reads only the API."""
-    devices: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
+    shares: Counter[str] = Counter()
     counted = 0
     for builder in world.store.values():
         read = facts(builder)
-        if not read.holds or read.assignment is None or read.demand is None:
+        given_to_pod = world.given.get(read.uid)
+        if not read.holds or given_to_pod is None:
             continue
-        if read.node == "ann":
-            devices.update(read.assignment.devices())
-        else:
+        if read.node == "plug":
+            assert read.demand is not None
             counted += read.demand.totals[GPU_RESOURCE]
-    assert not [device for device, holders in devices.items() if holders > 1]
+        elif given_to_pod.share_bytes:
+            (device,) = given_to_pod.devices()
+            shares[device] += given_to_pod.share_bytes
+        else:
+            whole.update(given_to_pod.devices())
+    assert not [device for device, holders in whole.items() if holders > 1]
+    assert not [device for device, used in shares.items() if used > MEMORY]
+    assert not whole.keys() & shares.keys()
     assert counted <= GPUS
 
 

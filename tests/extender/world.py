@@ -19,7 +19,8 @@ from extender.placement.reasons import Rejection
 from extender.placement.shortlist import Choice
 from extender.placement.state import Reservation
 from extender.placement.strategies import binpack
-from gpus.model import Health, NodeName
+from gpus.annotations import ASSIGNED
+from gpus.model import Assignment, Health, NodeName
 from kube.reflector import EventKind
 from tests.builders import NodeBuilder, PodBuilder, node, pod
 from tests.extender.ledgers import Told, facts
@@ -28,6 +29,16 @@ NODES = ("ann", "plug")
 POD_NAMES = ("a", "b", "c")
 #: So few that two pods seldom fit side by side: every mistake shows at once.
 GPUS = 2
+GIB = 1 << 30
+#: Of one GPU: two small shares fit side by side, a large one and a small one do not.
+MEMORY = 16 * GIB
+SHARES = ("8Gi", "12Gi")
+WISHES = (
+    {"uuid": "GPU-ann-1"},
+    {"exclude_uuid": "GPU-ann-0"},
+    {"product": "*H100*", "policy": "spread"},
+    {"min_memory": "16Gi", "topology": "numa"},
+)
 
 #: Chooses one of several; what it chooses makes the run.
 Pick = Callable[[Sequence[Any]], Any]
@@ -67,6 +78,8 @@ class World:
     def __init__(self) -> None:
         self.serial = 0
         self.store: dict[str, PodBuilder] = {}
+        #: What bound pods were given, by UID, whatever becomes of their annotations.
+        self.given: dict[str, Assignment] = {}
         self.health: dict[int, Health] = {}
         self.there = set(NODES)
         self.flights: list[Flight] = []
@@ -83,8 +96,13 @@ class World:
             return
         self.serial += 1
         created = pod(pick(free)).uid(f"uid-{self.serial}").wants(gpus=pick((1, 2)))
-        if pick((False, False, True)):
+        kind = pick(("whole", "whole", "sidecar", "share", "share", "wish"))
+        if kind == "sidecar":
             created = created.wants(gpus=1).sidecar("s", gpus=1)
+        elif kind == "share":
+            created = pod(created.name).uid(f"uid-{self.serial}").wants(memory=pick(SHARES))
+        elif kind == "wish":
+            created = created.wants(gpus=1).wishing(**pick(WISHES))
         self._put(created.devices_from(f"gpudetour-devices-{self.serial:020}"), EventKind.ADDED)
 
     def delete(self, pick: Pick) -> None:
@@ -106,6 +124,17 @@ class World:
             self.serial += 1
             name = pick(sorted(self.store))
             self._put(self.store[name].annotated("touched", str(self.serial)))
+
+    def scribble(self, pick: Pick) -> None:
+        """Spoil the assignment of a bound pod, which the shipped policies let nobody do."""
+        bound = [name for name in sorted(self.store) if self.store[name].node]
+        if bound and pick((False, True)):
+            self._put(self.store[pick(bound)].annotated(ASSIGNED, "{"))
+
+    def wish_otherwise(self, pick: Pick) -> None:
+        """Change what a pending pod wishes for, or what one that runs would."""
+        if self.store:
+            self._put(self.store[pick(sorted(self.store))].wishing(**pick(WISHES)))
 
     def sicken_or_heal(self, pick: Pick) -> None:
         """Change the health of a card."""
@@ -233,10 +262,12 @@ class World:
 
     def built(self, name: str) -> NodeBuilder:
         """Return a node as it is now."""
-        builder = node(name).with_gpus(GPUS)
+        builder = node(name).with_gpus(GPUS).cards(memory_bytes=MEMORY)
+        if name == "plug":
+            return builder.inventory().plugin_path()
         for index, value in self.health.items():
             builder = builder.health(value, index)
-        return builder.annotation_path() if name == "ann" else builder.plugin_path()
+        return builder.annotation_path()
 
     def calm_down(self) -> None:
         """Let every leader hear of everything."""
@@ -271,7 +302,8 @@ class World:
 
     def _bind(self, leader: Leader, builder: PodBuilder, on: NodeName) -> None:
         asked = facts(builder)
-        assert asked.demand is not None
+        if asked.demand is None:
+            return  # wishes that contradict each other
         if any(f.reservation.uid == asked.uid and f.awaited for f in self.flights):
             return  # one call at a time works on a pod
         bid = Bid(pod=asked, demand=asked.demand, node=on, epoch=leader.epoch)
@@ -292,6 +324,8 @@ class World:
             return False
         if facts(stored).uid != reservation.uid:
             return False
-        bound = stored.on(reservation.node).assigned(reservation.assignment.containers)
+        given = reservation.assignment
+        bound = stored.on(reservation.node).assigned(given.containers, share=given.share_bytes)
+        self.given[reservation.uid] = given
         self._put(bound)
         return True
