@@ -10,13 +10,16 @@ import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from localcluster import shipped
 from localcluster.files import write_atomically
 from localcluster.ports import free_ports
 from localcluster.stack import EXTENDER, NAMESPACE, Stack, answers
+from localcluster.waiting import WaitedTooLong, until
 
 _LOOPBACK = "127.0.0.1"
+_GRACE = 10.0
 # $0: hostname; then the program.
 _NAME_THEN_RUN = 'printf %s "$0" > /proc/sys/kernel/hostname && exec "$@"'
 
@@ -43,9 +46,11 @@ class Replica:
         return f"{self.name}-kube-scheduler"
 
     def start(self) -> None:
-        """Start both."""
-        self.start_extender()
-        self.start_scheduler()
+        """Start both, or what of them does not run."""
+        if not self._processes.alive(self.extender):
+            self.start_extender()
+        if not self._processes.alive(self.scheduler):
+            self.start_scheduler()
 
     def start_extender(self, options: Mapping[str, str] | None = None) -> None:
         """Start the extender; `options` are given beside those of the shipped manifest."""
@@ -85,6 +90,9 @@ class Replica:
     def stop(self) -> None:
         """Ask both at once to end, as kubelet ends a pod, and return when they have."""
         self.signal(signal.SIGTERM)
+        # Asked twice, kube-scheduler would end without giving its Lease back.
+        with suppress(WaitedTooLong):
+            until(lambda: not self._runs(), timeout=_GRACE, what=f"the end of {self.name}")
         self._processes.stop(self.scheduler, self.extender)
 
     def signal(self, number: int) -> None:
@@ -92,6 +100,9 @@ class Replica:
         for process in (self.scheduler, self.extender):
             if (pid := self._processes.pid(process)) is not None:
                 os.kill(pid, number)
+
+    def _runs(self) -> bool:
+        return self._processes.alive(self.scheduler) or self._processes.alive(self.extender)
 
     def serves(self) -> bool:
         """Tell whether the extender is ready: its scheduler leads, the ledger is complete."""

@@ -1,0 +1,371 @@
+"""The variant for clusters whose scheduler cannot be configured: two real kube-schedulers of ours,
+each with its extender, beside the cluster's own one, which knows nothing of us.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from extender import handover
+from gpus.annotations import encode_in_use
+from gpus.model import Assignment, DeviceId, NodeName, PodUid
+from kube.client import Client
+from kube.connection import connect
+from kube.errors import Forbidden
+from localcluster.api import ApiError
+from localcluster.cluster import LocalCluster
+from localcluster.nvml.install import install
+from localcluster.secondscheduler import Replica
+from localcluster.shipped import Variant
+from localcluster.simulated import NodeTemplate
+from localcluster.stack import EXTENDER, NAMESPACE, Stack
+from localcluster.waiting import until
+from tests.cluster.pods import (
+    Create,
+    Object,
+    PodWhen,
+    annotations_of,
+    bound,
+    gpu_pod,
+    plain_pod,
+    refused,
+    serves_gpus,
+)
+
+pytestmark = pytest.mark.controlplane
+
+OURS = "gpudetour-scheduler"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{OURS}"
+GPU = "nvidia.com/gpu"
+#: A node whose agent is silent to kubelet, so on the annotation path.
+CARDS = "cards"
+#: A node on which kubelet's plugin gives four GPUs out.
+PLUGIN = "plugin"
+OLD_PODS = "/api/v1/namespaces/default/pods"
+#: kube-scheduler's Lease runs for 15 s; the other one looks every second or two.
+TAKEOVER = 40.0
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Iterator[Stack]:
+    """A cluster with its own scheduler as it comes, and ours installed beside it.
+
+    One pod that was there before us has a GPU of the plugin.
+    """
+    del control_plane_parts
+    folder = tmp_path_factory.mktemp("second")
+    with LocalCluster(folder / "cluster") as cluster:
+        capacity = {"cpu": "64", "memory": "512Gi", "pods": "110", GPU: "4"}
+        cluster.create_simulated_nodes([PLUGIN], NodeTemplate(capacity=capacity))
+        cluster.create_simulated_nodes([CARDS])
+        cluster.api.create(OLD_PODS, gpu_pod("old"))
+        old = cluster.wait_for(f"{OLD_PODS}/old", bound)
+        assert old["spec"]["nodeName"] == PLUGIN
+        assert "labels" not in old["metadata"]
+
+        stack = Stack(cluster, variant=Variant.SECOND_SCHEDULER)
+        stack.install()
+        tell_plugin_path(stack, in_use={"GPU-old": old["metadata"]["uid"]})
+        install(folder / "driver", "8x-h100", node=CARDS)
+        stack.start_agent(CARDS, folder / "driver")
+        cluster.wait_for(f"/api/v1/nodes/{CARDS}", serves_gpus, timeout=60)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def pods(stack: Stack) -> dict[str, Replica]:
+    """Two pods of the second scheduler, by hostname."""
+    return {name: Replica(stack, name) for name in ("pod-a", "pod-b")}
+
+
+@pytest.fixture
+def replicas(pods: dict[str, Replica]) -> dict[str, Replica]:
+    """The two, running, whatever the test before made of them; one of them serves."""
+    for replica in pods.values():
+        replica.signal(signal.SIGCONT)
+        replica.start()
+    serving(pods)
+    return pods
+
+
+def tell_plugin_path(stack: Stack, *, in_use: dict[str, str]) -> None:
+    """Say of the node with the plugin what its agent would say of it."""
+    holders = {DeviceId(device): PodUid(uid) for device, uid in in_use.items()}
+    metadata = {
+        "labels": {"gpudetour.io/gpu": "true"},
+        "annotations": {
+            "gpudetour.io/path": "plugin",
+            "gpudetour.io/in-use": encode_in_use(holders),
+        },
+    }
+    stack.cluster.api.patch(f"/api/v1/nodes/{PLUGIN}", {"metadata": metadata})
+
+
+def serving(replicas: dict[str, Replica], *, other_than: str = "") -> str:
+    """Wait until one of the pods serves, and return its name."""
+
+    def who() -> str | None:
+        names = (name for name, replica in replicas.items() if name != other_than)
+        return next((name for name in names if replicas[name].serves()), None)
+
+    return until(who, timeout=TAKEOVER, what=f"a pod other than {other_than!r} that serves")
+
+
+def lease(stack: Stack) -> Object:
+    """The spec of kube-scheduler's Lease."""
+    spec: Object = stack.cluster.api.get(LEASE)["spec"]
+    return spec
+
+
+def on(node: str, pod: Object) -> Object:
+    """The pod, for that node only."""
+    pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
+    return pod
+
+
+def epoch_of(pod: Object) -> int:
+    """The epoch in which a pod was bound."""
+    epoch: int = json.loads(annotations_of(pod)["gpudetour.io/assigned"])["epoch"]
+    return epoch
+
+
+def devices_of(pod: Object) -> list[str]:
+    """The devices that the extender chose for a pod."""
+    containers = json.loads(annotations_of(pod)["gpudetour.io/assigned"])["containers"]
+    return [device for devices in containers.values() for device in devices]
+
+
+def binder_of(stack: Stack, pod: Object) -> str:
+    """Which scheduler says that it bound the pod."""
+    events = f"/api/v1/namespaces/{pod['metadata']['namespace']}/events"
+    selector = f"involvedObject.uid={pod['metadata']['uid']},reason=Scheduled"
+
+    def said() -> str | None:
+        found = stack.cluster.api.get(events, fieldSelector=selector)["items"]
+        return next((item["reportingComponent"] for item in found), None)
+
+    return until(said, timeout=30, what="the event of the binding")
+
+
+def bind_in(stack: Stack, epoch: int, pod: Object) -> None:
+    """Bind with the rights of the extender and in an epoch of choice, as a frozen one would."""
+    meta = pod["metadata"]
+    client = Client(connect(str(stack.cluster.service_account_kubeconfig(NAMESPACE, EXTENDER))))
+    body = handover.binding(
+        meta["name"],
+        namespace=meta["namespace"],
+        uid=PodUid(meta["uid"]),
+        node=NodeName(CARDS),
+        assignment=Assignment(epoch=epoch, containers={"main": (DeviceId("GPU-0"),)}),
+    )
+    try:
+        client.create(handover.binding_path(meta["namespace"], meta["name"]), body)
+    finally:
+        client.close()
+
+
+@pytest.mark.usefixtures("replicas")
+def test_gpu_pods_are_placed_by_ours_and_all_others_by_the_clusters_own_scheduler(
+    stack: Stack, create: Create, pod_when: PodWhen
+) -> None:
+    create(gpu_pod("with"))
+    create(plain_pod("without"))
+    mine = gpu_pod("of-another-scheduler")
+    mine["spec"]["schedulerName"] = "volcano"
+    create(mine)
+
+    with_gpu, without = pod_when("with", bound), pod_when("without", bound)
+
+    assert with_gpu["spec"]["schedulerName"] == OURS
+    assert binder_of(stack, with_gpu) == OURS
+    assert devices_of(with_gpu) or with_gpu["spec"]["nodeName"] == PLUGIN
+    assert without["spec"]["schedulerName"] == "default-scheduler"
+    assert binder_of(stack, without) == "default-scheduler"
+    other = pod_when("of-another-scheduler", bool)
+    assert other["spec"]["schedulerName"] == "volcano"
+    assert not bound(other)
+
+
+@pytest.mark.usefixtures("replicas")
+def test_a_pod_without_gpus_may_choose_our_scheduler(
+    stack: Stack, create: Create, pod_when: PodWhen
+) -> None:
+    pod = plain_pod("by-ours")
+    pod["spec"]["schedulerName"] = OURS
+    create(pod)
+
+    stored = pod_when("by-ours", bound)
+
+    assert binder_of(stack, stored) == OURS
+    assert "gpudetour.io/assigned" not in annotations_of(stored)
+
+
+def test_when_the_leading_pod_is_killed_the_other_takes_over_with_its_own_extender(
+    stack: Stack, replicas: dict[str, Replica], create: Create, pod_when: PodWhen
+) -> None:
+    for number in range(3):
+        create(on(CARDS, gpu_pod(f"before-{number}")))
+    before = [pod_when(f"before-{number}", bound) for number in range(3)]
+    first = serving(replicas)
+    old_epoch = lease(stack)["leaseTransitions"]
+    replicas[first].signal(signal.SIGKILL)
+    for number in range(5):
+        create(on(CARDS, gpu_pod(f"after-{number}")))
+
+    second = serving(replicas, other_than=first)
+    pods = f"/api/v1/namespaces/{before[0]['metadata']['namespace']}/pods"
+    stack.cluster.wait_for(pods, lambda found: all(map(bound, found["items"])), timeout=30)
+
+    after = [pod_when(f"after-{number}", bound) for number in range(5)]
+    assert lease(stack)["holderIdentity"].startswith(f"{second}_")
+    assert len({device for pod in (*before, *after) for device in devices_of(pod)}) == 8
+    assert {epoch_of(pod) for pod in before} == {old_epoch}
+    (new_epoch,) = {epoch_of(pod) for pod in after}
+    assert new_epoch == lease(stack)["leaseTransitions"] > old_epoch
+
+
+def test_a_leader_that_was_frozen_can_bind_nothing_when_it_wakes(
+    stack: Stack, replicas: dict[str, Replica], create: Create, pod_when: PodWhen
+) -> None:
+    first = serving(replicas)
+    old_epoch = lease(stack)["leaseTransitions"]
+    replicas[first].signal(signal.SIGSTOP)
+    second = serving(replicas, other_than=first)
+    waiting = gpu_pod("waiting")
+    waiting["spec"]["schedulerName"] = "volcano"
+    pod = create(waiting)
+
+    with pytest.raises(Forbidden, match="no longer the leader"):
+        bind_in(stack, old_epoch, pod)
+    replicas[first].signal(signal.SIGCONT)
+    until(
+        lambda: not stack.cluster.processes.alive(replicas[first].scheduler),
+        timeout=TAKEOVER,
+        what="the end of the scheduler that lost its Lease",
+    )
+
+    assert not replicas[first].serves()
+    assert replicas[second].serves()
+    create(gpu_pod("next"))
+    assert pod_when("next", bound)
+
+
+def test_an_extender_started_anew_beside_the_same_scheduler_leads_in_another_epoch(
+    stack: Stack, replicas: dict[str, Replica], create: Create, pod_when: PodWhen
+) -> None:
+    first = serving(replicas)
+    processes = stack.cluster.processes
+    scheduler = processes.pid(replicas[first].scheduler)
+    before = lease(stack)
+    processes.stop(replicas[first].extender)
+
+    replicas[first].start_extender()
+
+    assert serving(replicas) == first
+    after = lease(stack)
+    assert after["holderIdentity"] == before["holderIdentity"]
+    assert after["leaseTransitions"] == before["leaseTransitions"] + 1
+    renewed = after["renewTime"]
+    until(lambda: lease(stack)["renewTime"] != renewed, timeout=10, what="a renewal after that")
+    assert lease(stack)["leaseTransitions"] == after["leaseTransitions"]
+    assert processes.pid(replicas[first].scheduler) == scheduler
+    foreign = gpu_pod("foreign")
+    foreign["spec"]["schedulerName"] = "volcano"
+    with pytest.raises(Forbidden, match="no longer the leader"):
+        bind_in(stack, before["leaseTransitions"], create(foreign))
+    create(gpu_pod("next"))
+    assert binder_of(stack, pod_when("next", bound)) == OURS
+
+
+def test_a_scheduler_started_anew_in_the_same_pod_begins_another_epoch(
+    stack: Stack, replicas: dict[str, Replica], create: Create, pod_when: PodWhen
+) -> None:
+    first = serving(replicas)
+    (other,) = replicas.keys() - {first}
+    replicas[other].stop()
+    before = lease(stack)
+    stack.cluster.processes.stop(replicas[first].scheduler)
+
+    replicas[first].start_scheduler()
+
+    def again() -> bool:
+        return lease(stack)["holderIdentity"] not in ("", before["holderIdentity"])
+
+    until(again, timeout=TAKEOVER, what="the Lease taken again")
+    assert serving(replicas) == first
+    create(gpu_pod("next"))
+    assert epoch_of(pod_when("next", bound)) > before["leaseTransitions"]
+
+
+def test_a_pod_that_is_stopped_in_order_is_followed_within_seconds(
+    stack: Stack, replicas: dict[str, Replica], create: Create, pod_when: PodWhen
+) -> None:
+    first = serving(replicas)
+    replicas[first].stop()
+    stopped = time.monotonic()
+    create(gpu_pod("next"))
+
+    pod_when("next", bound)
+
+    # 3 s in good health; the tests' machine may be busy. The Lease itself runs for 15 s.
+    assert time.monotonic() - stopped < 12
+    assert stack.cluster.processes.alive(replicas[serving(replicas)].scheduler)
+
+
+@pytest.mark.usefixtures("replicas")
+def test_gpus_that_kubelets_plugin_gave_to_pods_of_other_schedulers_are_counted(
+    stack: Stack, namespace: str, create: Create, pod_when: PodWhen
+) -> None:
+    """Of four GPUs one is a pod's that is older than us, one a pod's of another scheduler."""
+    api = stack.cluster.api
+    foreign = gpu_pod("foreign")
+    foreign["spec"]["schedulerName"] = "volcano"
+    create(foreign)
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    target = {"apiVersion": "v1", "kind": "Node", "name": PLUGIN}
+    binding = {"metadata": {"name": "foreign"}, "target": target}
+    api.create(f"{pods}/foreign/binding", binding)
+    for number in range(3):
+        create(on(PLUGIN, gpu_pod(f"ours-{number}")))
+
+    def two_bound_and_one_refused() -> bool:
+        ours = [api.get(f"{pods}/ours-{number}") for number in range(3)]
+        return sum(map(bound, ours)) == 2 and any(refused(pod) for pod in ours if not bound(pod))
+
+    until(two_bound_and_one_refused, timeout=30, what="two bound and one told why it waits")
+    (last,) = (p for p in api.get(pods)["items"] if not bound(p))
+    assert "1 all GPUs in use" in refused(last)
+
+    api.delete(f"{pods}/foreign", grace_seconds=0)
+
+    assert pod_when(last["metadata"]["name"], bound)
+    everywhere = api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={PLUGIN}")["items"]
+    assert len([pod for pod in everywhere if GPU in str(pod["spec"]["containers"])]) == 4
+
+
+@pytest.mark.usefixtures("replicas")
+def test_the_clusters_own_scheduler_counts_our_pods_on_the_plugins_nodes(
+    stack: Stack, create: Create, pod_when: PodWhen
+) -> None:
+    """Where a namespace is left out of the webhook, pods stay with it; both see each other."""
+    for number in range(3):
+        create(on(PLUGIN, gpu_pod(f"ours-{number}")))
+    for number in range(3):
+        pod_when(f"ours-{number}", bound)
+    system = "/api/v1/namespaces/kube-system/pods"
+    pod = on(PLUGIN, gpu_pod("system"))
+    stack.cluster.api.create(system, pod)
+    try:
+        waiting = stack.cluster.wait_for(f"{system}/system", lambda found: refused(found) != "")
+
+        assert waiting["spec"]["schedulerName"] == "default-scheduler"
+        assert f"Insufficient {GPU}" in refused(waiting)
+    finally:
+        with suppress(ApiError):
+            stack.cluster.api.delete(f"{system}/system", grace_seconds=0)
