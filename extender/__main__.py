@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import uuid
 from typing import Any
+from wsgiref.types import WSGIApplication
 
 import click
 import structlog
@@ -18,9 +19,10 @@ from extender.filtering import Filter
 from extender.followed_lease import FollowedLease, LeaseMode
 from extender.janitor import Janitor
 from extender.leader import Leader
-from extender.metrics import Metrics
+from extender.metrics import Metrics, Verb
 from extender.patience import Patience
 from extender.preemption import Mode, Preemption
+from extender.protocol import ExtenderBindingResult, encode
 from extender.settings import OPTIONS, Settings
 from extender.unclear import UnclearHolders
 from kube.client import Client
@@ -29,15 +31,19 @@ from kube.events import EventRecorder
 from kube.leases import Elector
 from kube.objects import Node
 from kube.reflector import Reflector
+from service.bulkhead import at_most
 from service.command import CONTEXT, launch, with_options
 from service.http import serve
 from service.lifecycle import Lifecycle
 from service.metrics import new_registry
 from service.side_port import SidePort
 from service.tls import TlsError
+from service.watchdog import Watchdog
 
 #: Who reports the Events.
 COMPONENT = "gpudetour-extender"
+
+_TOO_MANY = "too many binds wait for the API server already, this one will be tried again"
 
 log = structlog.get_logger()
 
@@ -97,8 +103,11 @@ def run(settings: Settings) -> None:
     )
     side_port = SidePort(settings.side_host, settings.side_port, registry=registry, ready=not_ready)
 
+    watchdog = Watchdog(settings.limits())
+
     def on_start() -> None:
         side_port.start()
+        lifecycle.spawn("watchdog", watchdog.run)
         lifecycle.spawn("nodes", nodes.run, wake=nodes.close)
         lifecycle.spawn("leader", leader.run, wake=leader.close)
         lifecycle.spawn("lease", lease.run)
@@ -113,11 +122,22 @@ def run(settings: Settings) -> None:
         side_port.stop()
 
     serve(
-        app,
+        watchdog.over(_leaving_threads(app, settings)),
         settings.server(),
         on_start=on_start,
         on_stop=on_stop,
         on_drain=lifecycle.draining.set,
+    )
+
+
+def _leaving_threads(app: WSGIApplication, settings: Settings) -> WSGIApplication:
+    """Return `app` with so many binds at once that the other verbs never wait for a thread."""
+    return at_most(
+        app,
+        settings.binds(),
+        path=f"/{Verb.BIND.value}",
+        refusal=encode(ExtenderBindingResult(error=_TOO_MANY)),
+        content_type="application/json",
     )
 
 

@@ -9,6 +9,7 @@ import click
 
 from extender.fence import FenceMode
 from extender.followed_lease import LeaseMode
+from extender.metrics import Verb
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import strategy
 from extender.preemption import Mode
@@ -18,6 +19,9 @@ from service.http import ServerSettings
 
 #: 5,000 node names of the greatest length, and a pod as large as the API server takes.
 _MAX_BODY = 16 * 1024 * 1024
+#: Calls of one bind at most: the pod, three rounds with its ConfigMap (create, read, delete), the
+#: Binding, and the pod again to see what became of it.
+_BIND_CALLS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class Settings:
     hold: float
     catch_up: float
     preemption: str
+    stuck_after: float
     log_level: str
     log_format: str
 
@@ -57,6 +62,8 @@ class Settings:
             raise ValueError("--hold must be 0 (hold nothing) or more seconds")
         if not 0 <= self.catch_up <= 1:
             raise ValueError("--catch-up must be 0 to 1 second: the scheduler waits as long")
+        if self.stuck_after < 2:
+            raise ValueError("--stuck-after must be 2 seconds or more: the scheduler waits as long")
         if not self.client_name:
             raise ValueError("--client-name must name the scheduler's certificate")
         if not self.lease_duration > self.renew_deadline > self.lease_retry > 0:
@@ -67,6 +74,20 @@ class Settings:
     def choice(self) -> Choice:
         """Return how nodes are ranked, and how many the scheduler is told."""
         return Choice(rank=strategy(Policy(self.policy)), limit=self.shortlist)
+
+    def limits(self) -> dict[str, float]:
+        """Return for how many seconds each verb may be at work before it counts as stuck.
+
+        All but bind work in memory alone. Bind may make all its calls to the API server, each of
+        them as slow as can be, after another bind of the same pod has done the same.
+        """
+        limits = dict.fromkeys((verb.value for verb in Verb), self.stuck_after)
+        limits[Verb.BIND.value] += 2 * _BIND_CALLS * self.api_timeout
+        return limits
+
+    def binds(self) -> int:
+        """Return how many binds may be at work, so that filter never waits for a thread."""
+        return max(1, self.threads * 3 // 4)
 
     def server(self) -> ServerSettings:
         """Return where and how to serve."""
@@ -151,6 +172,12 @@ OPTIONS: tuple[command.Option, ...] = (
         default=Mode.OFF.value,
         help="Evict pods of lower priority whose GPUs a pod waits for (manifests/preemption grants "
         "the right); off: leave it to kube-scheduler, which sees no GPUs.",
+    ),
+    click.option(
+        "--stuck-after",
+        default=5.0,
+        help="Seconds after which a request that waits for nobody counts as stuck and ends the "
+        "process; bind gets the time of its calls to the API server in addition.",
     ),
     *command.LOGGING,
 )

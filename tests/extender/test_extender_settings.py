@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "--hold": 5.0,
     "--catch-up": 0.1,
     "--preemption": "off",
+    "--stuck-after": 5.0,
     "--log-level": "info",
     "--log-format": "json",
 }
@@ -82,6 +83,7 @@ def test_clients_are_trusted_by_the_ca_beside_the_certificate() -> None:
         (["--shortlist=-1"], "--shortlist"),
         (["--hold=-1"], "--hold"),
         (["--catch-up=2"], "--catch-up"),
+        (["--stuck-after=1"], "--stuck-after"),
         (["--client-name="], "--client-name"),
         (["--lease-duration=10"], "--lease-duration"),
         (["--lease-retry=0"], "--lease-retry"),
@@ -96,3 +98,17 @@ def test_settings_that_make_no_sense_are_refused(flags: list[str], says: str) ->
 def test_values_that_are_not_known_are_refused(flag: str) -> None:
     with pytest.raises(click.BadParameter):
         settings(flag)
+
+
+def test_bind_counts_as_stuck_only_after_the_time_of_its_calls() -> None:
+    assert settings("--stuck-after=3", "--api-timeout=2").limits() == {
+        "filter": 3,
+        "prioritize": 3,
+        "preempt": 3,
+        "bind": 3 + 2 * 12 * 2,
+    }
+
+
+@pytest.mark.parametrize(("threads", "binds"), [(1, 1), (4, 3), (16, 12)])
+def test_binds_leave_threads_to_the_other_verbs(threads: int, binds: int) -> None:
+    assert settings(f"--threads={threads}").binds() == binds

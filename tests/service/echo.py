@@ -14,10 +14,13 @@ from service import logs
 from service.http import ServerSettings, serve
 from service.lifecycle import Lifecycle
 from service.tls import peer_common_name
+from service.watchdog import Watchdog
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer the body, and tell who called."""
+    """Answer the body, and tell who called; never answer `/stuck`."""
+    if environ["PATH_INFO"] == "/stuck":
+        threading.Event().wait()
     body = environ["wsgi.input"].read()
     headers = [
         ("Content-Length", str(len(body))),
@@ -38,8 +41,11 @@ def main() -> None:
         if not ends_early:
             stop.wait()
 
+    watchdog = Watchdog({"stuck": 0.5})
+
     def on_start() -> None:
         lifecycle.spawn("work", work)
+        lifecycle.spawn("watchdog", watchdog.run)
         log.info("started")
 
     def on_stop() -> None:
@@ -47,7 +53,7 @@ def main() -> None:
         log.info("stopped")
 
     serve(
-        app,
+        watchdog.over(app),
         ServerSettings(host="127.0.0.1", port=0, **options),
         on_start=on_start,
         on_stop=on_stop,

@@ -196,6 +196,20 @@ def test_a_thread_that_ends_early_ends_the_process(mounted: Mounted) -> None:
     process.wait_for("thread ended without being asked to", thread="work")
 
 
+def test_a_stuck_request_ends_the_process_and_the_log_tells_where(
+    mounted: Mounted, ca: KeyPair
+) -> None:
+    with echo(mounted) as process:
+        context = client_context(ca.certificate)
+        with pytest.raises(urllib3.exceptions.HTTPError):
+            post(process.port(), context, path="/stuck")
+
+        assert process.exit_code() == 1
+
+    told = process.wait_for("a request is stuck, ending the process", request="stuck")
+    assert "in app\n    threading.Event().wait()" in told["stack"]
+
+
 def test_signals_that_would_change_the_number_of_workers_are_ignored(
     mounted: Mounted, ca: KeyPair
 ) -> None:
