@@ -33,7 +33,7 @@ from service.logs import ERROR, NODE, POD, REASON
 #: Seconds between looks at what is kept for whom.
 _EVERY = 1.0
 #: How often other victims are looked for when some may not be evicted.
-_ATTEMPTS = 8
+_ATTEMPTS = 16
 
 log = structlog.get_logger()
 
@@ -178,13 +178,12 @@ class Evictor:
             return Preempted.WAITING
         gone: set[PodUid] = set()
         for pod in room.victims:
-            if self._evict(pod, epoch=epoch, dry_run=False) is Answer.REFUSED:
+            answer = self._evict(pod, epoch=epoch, dry_run=False)
+            if answer is Answer.REFUSED:
                 break
             gone.add(pod.uid)
-            self._metrics.evictions.inc()
-            message = f"Preempted by pod {need.pod.uid} on node {room.node}, which needs its GPUs"
-            self._tell(pod, "Preempted", message)
-            log.info("evicted", **{POD: pod.key, NODE: room.node}, preemptor=need.pod.key)
+            if answer is Answer.TAKEN:
+                self._evicted(pod, need, room)
         if not gone:
             return Preempted.REFUSED
         # Whoever is left is asked again when the scheduler has asked again.
@@ -192,6 +191,13 @@ class Evictor:
         message = f"Evicting {len(gone)} pod(s) of lower priority from GPUs of node {room.node}"
         self._tell(need.pod, "Preempting", message)
         return Preempted.EVICTED
+
+    def _evicted(self, pod: PodFacts, need: Need, room: Room) -> None:
+        self._metrics.evictions.inc()
+        log.info("evicted", **{POD: pod.key, NODE: room.node}, preemptor=need.pod.key)
+        # By UID: who may see the one pod may not be allowed to know the other.
+        message = f"Preempted by pod {need.pod.uid} on node {room.node}, which needs its GPUs"
+        self._tell(pod, "Preempted", message)
 
     def _leaving(self, node: NodeName) -> frozenset[PodUid]:
         state = self._cluster.snapshot().nodes.get(node, NodeState())

@@ -20,6 +20,7 @@ from enum import StrEnum
 from extender.cluster import Cluster
 from extender.placement.facts import PodFacts
 from extender.placement.fit import Ask, ask_of
+from extender.placement.ledger import Ledger
 from extender.placement.shortlist import Decision
 from extender.placement.state import NodeState
 from extender.placement.victims import helps
@@ -69,7 +70,7 @@ class Claim:
     """Room that is being made for a pod: on `node`, or where kube-scheduler chooses while None.
 
     `nodes` tells whose leaving makes the room on each of them. `since` and `until` are in seconds
-    of the monotonic clock; the latter is set when nobody is left to wait for.
+    of the monotonic clock; the latter is set while nobody is leaving who is waited for.
     """
 
     pod: PodFacts
@@ -77,6 +78,9 @@ class Claim:
     nodes: Mapping[NodeName, frozenset[PodUid]]
     node: NodeName | None
     since: float
+    by_scheduler: bool
+    #: Our own watch has shown the pod.
+    seen: bool = False
     until: float | None = None
 
 
@@ -145,21 +149,31 @@ class Preemption:
             }
             if useful:
                 self._needs.pop(pod.uid, None)
-                self._claim(Claim(pod=pod, ask=ask, nodes=useful, node=None, since=self._clock()))
+                claim = Claim(
+                    pod=pod,
+                    ask=ask,
+                    nodes=useful,
+                    node=None,
+                    since=self._clock(),
+                    by_scheduler=True,
+                )
+                self._claim(claim)
             return list(useful)
 
     def next_need(self, *, seconds: float) -> Need | None:
         """Return the need of the most important pod that is due; None after so many seconds."""
         deadline = self._clock() + seconds
         with self._changed:
-            while (now := self._clock()) < deadline:
+            while True:
+                now = self._clock()
                 due = [need for need in self._needs.values() if need.due <= now]
                 if due:
                     need = max(due, key=lambda need: need.pod.priority)
                     return self._needs.pop(need.pod.uid)
+                if now >= deadline:
+                    return None
                 next_due = min((need.due for need in self._needs.values()), default=deadline)
                 self._changed.wait(min(next_due, deadline) - now)
-        return None
 
     def begin(self, need: Need, node: NodeName, victims: frozenset[PodUid]) -> bool:
         """Claim a node, and keep what comes free there; False when there is a claim already."""
@@ -172,6 +186,7 @@ class Preemption:
                 nodes={node: victims},
                 node=node,
                 since=self._clock(),
+                by_scheduler=False,
             )
             self._claim(claim)
             self._keep(claim)
@@ -208,25 +223,35 @@ class Preemption:
             return None
         ledger, now = self._cluster.snapshot(), self._clock()
         known = ledger.pods.get(pod.key)
-        # kube-scheduler may have heard of the pod before we did.
-        waits = known is None and now < claim.since + BEGUN
         if known is not None and known.uid == pod.uid:
             waits = known.node is None and not known.ended
+            claim = replace(claim, seen=True)
+        else:
+            # kube-scheduler may have heard of the pod before we did.
+            waits = not claim.seen and now < claim.since + BEGUN
         if claim.node is None and nominated in claim.nodes:
             claim = replace(claim, node=nominated)
-        if claim.node is None:
-            over = now >= claim.since + BEGUN
-        else:
-            state = ledger.nodes.get(claim.node, NodeState())
-            left = not claim.nodes[claim.node] & state.pods.keys()
-            if left and claim.until is None:
-                claim = replace(claim, until=now + KEPT)
-            over = claim.until is not None and now >= claim.until
+        claim = self._followed(claim, ledger, now)
+        over = claim.until is not None and now >= claim.until
         if over or not waits:
             del self._claims[pod.uid]
             return None
         self._claims[pod.uid] = claim
         return claim
+
+    def _followed(self, claim: Claim, ledger: Ledger, now: float) -> Claim:
+        """Return a claim with its end set as soon as it can be told."""
+        begun = claim.since + BEGUN
+        if claim.node is None:
+            return replace(claim, until=begun)
+        there = ledger.nodes.get(claim.node, NodeState()).pods
+        left = [there[uid] for uid in claim.nodes[claim.node] if uid in there]
+        if any(pod.leaving for pod in left):
+            return replace(claim, until=None)
+        if left or claim.by_scheduler:
+            # Nobody leaves (any more): it came to nothing, or it is kube-scheduler's turn again.
+            return replace(claim, until=begun)
+        return claim if claim.until is not None else replace(claim, until=now + KEPT)
 
     def awaited(self, node: NodeName) -> bool:
         """Tell whether a pod that holds devices there is being deleted."""

@@ -124,6 +124,10 @@ class PodBuilder:
         """Set the time of creation (RFC 3339)."""
         return self._with(metadata={"creationTimestamp": timestamp})
 
+    def of_priority(self, priority: int) -> Self:
+        """Set how important it is, as admission does from its PriorityClass."""
+        return self._with(spec={"priority": priority})
+
     def phase(self, phase: str) -> Self:
         """Set status.phase: Pending, Running, Succeeded, Failed."""
         return self._with(status={"phase": phase})

@@ -56,7 +56,7 @@ def make_room(
     queue: list[tuple[int, NodeName, NodeState, list[PodFacts]]] = []
     for name in names:
         before = nodes.get(name)
-        if before is None:
+        if before is None or before.blocked is not None:
             continue
         state = when_left(before)
         if _may_be_enough(ask, state, ()) and isinstance(fits(ask, state), Fit):
