@@ -15,7 +15,7 @@ On the plugin path kubelet chooses, so a wish is met only if whatever it may cho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 from extender.placement.devices import Devices
@@ -48,6 +48,16 @@ class Ask:
     def simple(self) -> bool:
         """Tell whether counting is all that it takes."""
         return not self.wishes.narrows and self.wishes.topology is None
+
+    def likeness(self, state: NodeState) -> Hashable:
+        """Return what equals for nodes on which the verdict is the same; None: look closely."""
+        likeness, wishes = state.likeness, self.wishes
+        if likeness is None or not (wishes.uuids or wishes.excluded):
+            return likeness
+        devices = state.facts.devices if state.facts is not None else None
+        if devices is None:
+            return likeness
+        return likeness, devices.named(wishes.uuids), devices.named(wishes.excluded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +228,6 @@ def _fit_of_share(share: Share | Reason, state: NodeState, layout: Layout) -> Fi
     if isinstance(share, Reason):
         return Rejection((share,))
     vacant = not layout.healthy & ~state.open
-    breaks = share.starts and layout.outlook(1 << share.place, 1).breaks
+    breaks = share.starts and layout.is_whole_island_of(share.place, free=state.open)
     level = layout.levels[share.place]
     return Fit(share.left >> 20, vacant, level, breaks, share.starts)

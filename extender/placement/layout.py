@@ -116,6 +116,17 @@ class Layout:
             found = remember(self._outlooks, (free, size), value)
         return found
 
+    def of_memory(self, size: int) -> Mask:
+        """Return the devices that have at least so many bytes each."""
+        slots = enumerate(self.slots)
+        return union(1 << place for place, slot in slots if (slot.memory or 0) >= size)
+
+    def is_whole_island_of(self, place: int, *, free: Mask) -> bool:
+        """Tell whether a GPU is in an island of which all healthy GPUs are free."""
+        return any(
+            island >> place & 1 and not island & self.healthy & ~free for island in self.islands
+        )
+
     def of_one_level(self, free: Mask, size: int) -> tuple[Mask, int]:
         """Return the least capable GPUs of one level that are enough; else all, and the highest."""
         by_level: dict[int, Mask] = {}

@@ -44,6 +44,14 @@ class Ledger:
     4. `reservations` and `holds` mirror those in the states: same pods, same nodes.
     5. The same facts give the same ledger in whatever order different objects came. (Only which
        ended pods are still remembered depends on it.)
+    6. On the annotation path a device that is open to new pods is healthy, and no pod, reservation
+       or hold names it; nor does kubelet for a pod that is not known here and has not ended.
+    7. A GPU that anybody has to himself has room for no share; what a share finds there else is the
+       GPU's memory less all shares of pods, reservations and holds.
+    8. While it cannot be said what a pod on a node holds, nothing there is open and there is no
+       room.
+    So who is given only what is open, or has room, as `assign` does, makes no GPU held twice and
+    none held beyond its memory.
 
     The API server's part: changes of one object arrive in order; a bound pod stays on its node and
     an ended pod does not come back to life, so whatever says otherwise is old and is ignored.

@@ -16,8 +16,9 @@ class Patched(Mapping[K, V]):
     """A base that is shared, and the few changes since; None stands for a key that is gone.
 
     The ledger keeps one entry a node and changes one at every event. Copying 5,000 entries each
-    time costs more than all else that an event does; readers who go through all of them want a
-    plain dict, and get one with `flat`.
+    time costs more than all else that an event does. What differs between two of them is found at
+    once while they share a base. Readers who go through all want a plain dict, and get one with
+    `flat`.
     """
 
     __slots__ = ("_base", "_changes", "_flat")
@@ -31,11 +32,8 @@ class Patched(Mapping[K, V]):
 
     def having(self, changes: Mapping[K, V | None]) -> Patched[K, V]:
         """Return the map with these values, and without the keys whose value is None."""
-        if self._flat is not None:
-            return Patched(self._flat, changes)
-        both = {**self._changes, **changes}
-        patched = Patched(self._base, both)
-        return Patched(patched.flat()) if len(both) > _MOST else patched
+        patched = Patched(self._base, {**self._changes, **changes})
+        return patched if len(patched._changes) <= _MOST else Patched(patched.flat())
 
     def flat(self) -> Mapping[K, V]:
         """Return the same as one dict; made once."""

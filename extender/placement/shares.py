@@ -33,11 +33,7 @@ def choose_share(
     product, meets = admitted
     if layout.whole and not layout.whole & product:
         return Reason.OTHER_PRODUCT
-    large = union(
-        1 << place
-        for place in bits(layout.whole & meets)
-        if (layout.slots[place].memory or 0) >= size
-    )
+    large = layout.whole & meets & layout.of_memory(size)
     if not large:
         return Reason.OTHER_KIND
     if not large & layout.healthy:

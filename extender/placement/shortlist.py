@@ -7,11 +7,12 @@ what a filter costs beyond reading the names does not grow with the cluster.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Hashable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 
 from extender.placement.fit import Ask, fits
+from extender.placement.layout import remember
 from extender.placement.patches import Patched
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import NodeState
@@ -57,6 +58,8 @@ class Standing:
         self._rank = choice.rank_for(ask)
         self._limit = choice.limit
         self._nodes: Patched[NodeName, NodeState] = Patched()
+        #: Thousands of nodes are of a few models, and most are in one of a few situations.
+        self._alike: dict[Hashable, Verdict] = {}
         self._verdicts: dict[NodeName, Verdict] = {}
         #: Fitting nodes by rank; of one rank, that which came to it last is last.
         self._fitting: defaultdict[int, dict[NodeName, None]] = defaultdict(dict)
@@ -77,7 +80,7 @@ class Standing:
         self._nodes = nodes
 
     def decide(
-        self, names: Set[NodeName], *, own: Mapping[NodeName, NodeState], turn: int
+        self, names: Collection[NodeName], *, own: Mapping[NodeName, NodeState], turn: int
     ) -> Decision:
         """Pick among the named nodes.
 
@@ -100,6 +103,13 @@ class Standing:
 
     def verdict(self, state: NodeState) -> Verdict:
         """Return how well a node fits, or why it does not."""
+        alike = self._ask.likeness(state)
+        if alike is None:
+            return self._judge(state)
+        known = self._alike.get(alike)
+        return remember(self._alike, alike, self._judge(state)) if known is None else known
+
+    def _judge(self, state: NodeState) -> Verdict:
         fit = fits(self._ask, state)
         return fit.main if isinstance(fit, Rejection) else self._rank(fit)
 

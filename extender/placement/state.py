@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from extender.placement.devices import Devices
@@ -93,6 +93,18 @@ class NodeState:
         """Tell whether there is nothing to remember: the node is gone and so are its pods."""
         return self.facts is None and not (self.pods or self.reserved or self.holds)
 
+    @property
+    def likeness(self) -> Hashable:
+        """Nodes with equal likeness have the same to give, but for the names of devices."""
+        facts = self.facts
+        if facts is None or self.blocked is not None:
+            return None
+        layout = facts.devices.layout if facts.devices is not None else None
+        if facts.path is Path.ANNOTATION:
+            return layout, self.open, tuple(self.shares.items())
+        counts = (self.free, facts.healthy, facts.total)
+        return layout, *(tuple(part.items()) for part in counts)
+
     def unclear(self) -> list[PodFacts]:
         """Return the pods that make the node's GPUs unknown."""
         if self.blocked is not Reason.HOLDER_UNKNOWN or self.facts is None:
@@ -169,7 +181,7 @@ def _by_device(state: NodeState, facts: NodeFacts, devices: Devices) -> NodeStat
             taken |= mask
     if shares:
         # Beside somebody who has the whole GPU a share counts for nothing.
-        shares = {place: share for place, share in shares.items() if not taken >> place & 1}
+        shares = {p: share for p, share in sorted(shares.items()) if not taken >> p & 1}
         taken |= sum(1 << place for place in shares)
     free = layout.healthy & ~taken
     counts = {name: (mask & free).bit_count() for name, mask in layout.masks.items()}
