@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Set
+from collections.abc import Collection
 
 from extender.cluster import Cluster
 from extender.patience import Patience
@@ -47,7 +47,7 @@ class Filter:
         self._lock = threading.Lock()  # guards the next one and what is in it
         self._standings: dict[Ask, Standing] = {}
 
-    def filter(self, pod: PodFacts, names: Set[NodeName]) -> Decision:
+    def filter(self, pod: PodFacts, names: Collection[NodeName]) -> Decision:
         """Sort the named nodes into those to use and those that do not fit; hold the best.
 
         A pod that asks for no GPU fits everywhere. `pod.fault` must be empty.
@@ -66,7 +66,7 @@ class Filter:
         return decision
 
     def _decide(
-        self, pod: PodFacts, demand: Demand, names: Set[NodeName], ledger: Ledger
+        self, pod: PodFacts, demand: Demand, names: Collection[NodeName], ledger: Ledger
     ) -> Decision:
         own = ledger.own_of(pod.uid)
         with self._lock:
@@ -78,7 +78,7 @@ class Filter:
         self,
         pod: PodFacts,
         demand: Demand,
-        names: Set[NodeName],
+        names: Collection[NodeName],
         ledger: Ledger,
         decision: Decision,
     ) -> Decision:
@@ -93,7 +93,7 @@ class Filter:
         self._patience.spend(time.monotonic() - started)
         return decision
 
-    def prioritize(self, pod: PodFacts, names: Set[NodeName]) -> dict[NodeName, int]:
+    def prioritize(self, pod: PodFacts, names: Collection[NodeName]) -> dict[NodeName, int]:
         """Score the named nodes from 0 to 10: 10 for the one that is held, 4 at most for others."""
         if pod.demand is None:
             return dict.fromkeys(names, 0)
