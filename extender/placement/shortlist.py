@@ -7,7 +7,7 @@ what a filter costs beyond reading the names does not grow with the cluster.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 
