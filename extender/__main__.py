@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import uuid
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -104,18 +105,29 @@ def run(settings: Settings) -> None:
     side_port = SidePort(settings.side_host, settings.side_port, registry=registry, ready=not_ready)
 
     watchdog = Watchdog(settings.limits())
+    # A followed Lease is kube-scheduler's, which hands it on itself.
+    resign = lease.resign if isinstance(lease, Elector) else None
 
     def on_start() -> None:
         side_port.start()
         lifecycle.spawn("watchdog", watchdog.run)
         lifecycle.spawn("nodes", nodes.run, wake=nodes.close)
         lifecycle.spawn("leader", leader.run, wake=leader.close)
-        lifecycle.spawn("lease", lease.run)
+        lifecycle.spawn("lease", lease.run, wake=resign)
         lifecycle.spawn("janitor", Janitor(client, cluster).run)
         lifecycle.spawn("unclear", unclear.run)
         lifecycle.spawn("events", events.run)
         if evicting:
             lifecycle.spawn("evictor", evictor.run)
+
+    def on_drain() -> None:
+        lifecycle.draining.set()
+        if resign is not None:
+            # Not only after the last connection has ended, for that takes seconds when they are
+            # idle. What is on its way then is done in time, or refused by the fence.
+            handing_over = threading.Timer(settings.drain, resign)
+            handing_over.daemon = True
+            handing_over.start()
 
     def on_stop() -> None:
         lifecycle.shutdown()
@@ -126,7 +138,7 @@ def run(settings: Settings) -> None:
         settings.server(),
         on_start=on_start,
         on_stop=on_stop,
-        on_drain=lifecycle.draining.set,
+        on_drain=on_drain,
     )
 
 

@@ -50,9 +50,14 @@ class Candidacy:
 
     def may_take(self, *, now: float) -> bool:
         """Tell whether the Lease is free, ours, or has not been renewed for its duration."""
+        return self.left(now=now) == 0
+
+    def left(self, *, now: float) -> float:
+        """Return for how many seconds its holder must still be left alone."""
         if self.seen.holder_identity in (None, "", self.identity):
-            return True
-        return now - self.since >= (self.seen.lease_duration_seconds or self.duration)
+            return 0.0
+        duration = self.seen.lease_duration_seconds or self.duration
+        return max(0.0, self.since + duration - now)
 
     def holds(self, epoch: int) -> bool:
         """Tell whether the record says that we lead in this epoch."""
@@ -101,7 +106,8 @@ class Elector:
         """Prepare to run for a Lease; `identity` must never be used by another process.
 
         Times are seconds: others take over `duration` after the last renewal, we stop leading
-        `renew_deadline` after it, and act every `retry`.
+        `renew_deadline` after it, and renew every `retry`. Who does not lead looks twice as often,
+        and when the Lease runs out: nobody binds until it is seen to be free.
         """
         if not duration > renew_deadline > retry > 0:
             raise ValueError("a Lease needs duration > renew_deadline > retry > 0")
@@ -117,6 +123,7 @@ class Elector:
         self._retry = retry
         #: Our epoch and until when it holds, in one field so that readers need no lock.
         self._term: tuple[int, float] | None = None
+        self._resigned = threading.Event()
 
     @property
     def epoch(self) -> int | None:
@@ -125,14 +132,28 @@ class Elector:
         return term[0] if term is not None and time.monotonic() < term[1] else None
 
     def run(self, stop: threading.Event) -> None:
-        """Run for the Lease until `stop` is set, then hand it back."""
+        """Run for the Lease until `stop` is set or `resign` is called, then hand it back.
+
+        Returns when `stop` is set; `resign` wakes it for that too.
+        """
         try:
-            while not stop.is_set():
+            while not (stop.is_set() or self._resigned.is_set()):
                 self._turn()
-                stop.wait(self._retry * random.uniform(1.0, 1.2))  # noqa: S311 - jitter
+                self._resigned.wait(self._pause())
         finally:
             if self._term is not None:
                 self._release()
+        stop.wait()
+
+    def resign(self) -> None:
+        """Lead no more and hand the Lease back, now or when it comes; may be called by anyone."""
+        self._resigned.set()
+
+    def _pause(self) -> float:
+        pause = self._retry * random.uniform(1.0, 1.2)  # noqa: S311 - jitter
+        if self._term is not None:
+            return pause
+        return min(pause / 2, self._candidacy.left(now=time.monotonic()) or pause)
 
     def _turn(self) -> None:
         try:
@@ -207,11 +228,20 @@ class Elector:
         self._term = None
         self._on_lost()
         try:
-            self._put(self._candidacy.release(_wall()))
+            self._hand_back()
         except KubeError as error:
             _log.warning("lease not handed back", lease=self._path, error=str(error))
         else:
             _log.info("lease handed back", lease=self._path)
+
+    def _hand_back(self) -> None:
+        with suppress(Conflict):
+            return self._put(self._candidacy.release(_wall()))
+        # Somebody wrote there, a label perhaps: whoever comes next shall not have to wait for that.
+        self._read()
+        if self._candidacy.seen.holder_identity == self._candidacy.identity:
+            self._put(self._candidacy.release(_wall()))
+        return None
 
 
 def _wall() -> str:

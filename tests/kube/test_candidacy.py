@@ -42,6 +42,17 @@ def test_a_lease_of_another_is_free_when_it_has_not_changed_for_its_duration() -
     assert me.may_take(now=115)
 
 
+def test_it_tells_for_how_long_another_must_be_left_alone() -> None:
+    me = candidate()
+    assert me.left(now=100) == 0
+
+    me.observe(held("other"), now=100)
+    assert (me.left(now=100), me.left(now=112), me.left(now=200)) == (15, 3, 0)
+
+    me.observe(held("me"), now=300)
+    assert me.left(now=300) == 0
+
+
 def test_a_renewal_begins_the_wait_anew_whatever_the_clock_of_the_other_says() -> None:
     me = candidate()
     me.observe(held("other", renewed="2026-01-01T00:00:00.000000Z"), now=100)

@@ -204,6 +204,32 @@ def test_a_clean_stop_hands_the_lease_back_and_says_so() -> None:
     assert store.lease["spec"]["leaseTransitions"] == 1
 
 
+def test_who_resigns_leads_no_more_and_does_not_run_again() -> None:
+    store = LeaseStore()
+    with leading(store) as leader:
+        leader.wait_said(1)
+        leader.elector.resign()
+        leader.wait_said(1, None)
+
+        assert leader.elector.epoch is None
+        assert leader.thread.is_alive()  # until it is told to stop
+        until(lambda: holder(store) == "")
+
+
+def test_a_label_that_comes_in_between_does_not_keep_the_lease_from_being_handed_back() -> None:
+    store = LeaseStore()
+    with leading(store) as leader:
+        leader.wait_said(1)
+        store.edit()  # another version of the same
+
+    leader.wait_said(1, None)
+    assert holder(store) == ""
+
+
+def holder(store: LeaseStore) -> object:
+    return store.lease["spec"]["holderIdentity"] if store.lease is not None else None
+
+
 def test_times_that_make_no_sense_are_refused() -> None:
     with FakeApiServer(LeaseStore().reply) as server, pytest.raises(ValueError, match="duration"):
         Elector(
