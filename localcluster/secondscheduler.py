@@ -89,24 +89,34 @@ class Replica:
 
     def stop(self) -> None:
         """Ask both at once to end, as kubelet ends a pod, and return when they have."""
-        self.signal(signal.SIGTERM)
+        for process in (self.scheduler, self.extender):
+            if (pid := self._processes.pid(process)) is not None:
+                os.kill(pid, signal.SIGTERM)
         # Asked twice, kube-scheduler would end without giving its Lease back.
         with suppress(WaitedTooLong):
             until(lambda: not self._runs(), timeout=_GRACE, what=f"the end of {self.name}")
         self._processes.stop(self.scheduler, self.extender)
 
     def signal(self, number: int) -> None:
-        """Send a signal to both at once."""
-        for process in (self.scheduler, self.extender):
-            if (pid := self._processes.pid(process)) is not None:
-                os.kill(pid, number)
+        """Send a signal to all processes of both containers, as what befalls the node does."""
+        self.signal_extender(number)
+        _signal_group(self._processes.pid(self.scheduler), number)
 
-    def _runs(self) -> bool:
-        return self._processes.alive(self.scheduler) or self._processes.alive(self.extender)
+    def signal_extender(self, number: int) -> None:
+        """Send a signal to all processes of the extender's container."""
+        _signal_group(self._processes.pid(self.extender), number)
 
     def serves(self) -> bool:
         """Tell whether the extender is ready: its scheduler leads, the ledger is complete."""
         return answers(f"http://{_LOOPBACK}:{self._side_port}/readyz")
+
+    def _runs(self) -> bool:
+        return self._processes.alive(self.scheduler) or self._processes.alive(self.extender)
+
+
+def _signal_group(leader: int | None, number: int) -> None:
+    if leader is not None:
+        os.killpg(leader, number)
 
 
 def _with_hostname(name: str, command: Sequence[str]) -> list[str]:

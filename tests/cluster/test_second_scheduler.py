@@ -192,6 +192,14 @@ def test_gpu_pods_are_placed_by_ours_and_all_others_by_the_clusters_own_schedule
     assert not bound(other)
 
 
+def test_the_schedulers_have_the_rights_that_they_use(
+    stack: Stack, replicas: dict[str, Replica]
+) -> None:
+    for replica in replicas.values():
+        for name in (replica.scheduler, replica.extender):
+            assert "forbidden" not in stack.cluster.processes.log(name).read_text().lower()
+
+
 @pytest.mark.usefixtures("replicas")
 def test_a_pod_without_gpus_may_choose_our_scheduler(
     stack: Stack, create: Create, pod_when: PodWhen
@@ -281,6 +289,37 @@ def test_an_extender_started_anew_beside_the_same_scheduler_leads_in_another_epo
         bind_in(stack, before["leaseTransitions"], create(foreign))
     create(gpu_pod("next"))
     assert binder_of(stack, pod_when("next", bound)) == OURS
+
+
+def test_an_extender_that_dies_while_it_binds_gives_no_gpu_away_twice(
+    stack: Stack, namespace: str, replicas: dict[str, Replica], create: Create
+) -> None:
+    """Each life of the container has an epoch of its own, and the pods of those before it."""
+    leading = replicas[serving(replicas)]
+    names = {f"pod-{number:02}" for number in range(20)}
+    for name in names:
+        create(on(CARDS, gpu_pod(name)))
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    epochs: dict[str, int] = {}
+    deaths = iter(range(4))
+
+    def all_were_bound() -> bool:
+        holding = [pod for pod in stack.cluster.api.get(pods)["items"] if bound(pod)]
+        devices = [device for pod in holding for device in devices_of(pod)]
+        assert len(devices) == len(set(devices)) == len(holding)
+        fresh = {p["metadata"]["name"]: epoch_of(p) for p in holding} | epochs
+        new, left = fresh.keys() - epochs.keys(), names - fresh.keys()
+        if new and left and next(deaths, None) is not None:
+            leading.signal_extender(signal.SIGKILL)  # others of this burst are on their way
+            leading.start_extender()
+        epochs.update(fresh)
+        for pod in holding:
+            stack.cluster.api.delete(f"{pods}/{pod['metadata']['name']}", grace_seconds=0)
+        return epochs.keys() == names
+
+    until(all_were_bound, timeout=240, what="every pod bound once", interval=0.01)
+
+    assert len(set(epochs.values())) > 1
 
 
 def test_a_scheduler_started_anew_in_the_same_pod_begins_another_epoch(
