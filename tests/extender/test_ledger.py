@@ -84,6 +84,24 @@ def test_the_same_name_with_a_new_uid_is_a_new_pod() -> None:
     assert late_delete == pending_again
 
 
+def test_what_a_pod_wishes_for_is_read_again_until_it_is_bound() -> None:
+    told = Told(ANNOTATION)
+
+    def wished() -> set[str]:
+        known = told.cluster.snapshot().pods.get(facts(HOLDER).key)
+        assert known is not None
+        assert known.demand is not None
+        return set(known.demand.wishes.uuids)
+
+    told.pod(pod("a").wants(gpus=1).wishing(uuid="GPU-n-1"))
+    assert wished() == {"GPU-n-1"}
+    told.pod(pod("a").wants(gpus=1).wishing(uuid="GPU-n-2"))
+    assert wished() == {"GPU-n-2"}
+    told.pod(HOLDER.wishing(uuid="GPU-n-3,nonsense"))
+    assert wished() == set()
+    assert free(told.cluster.snapshot()) == 3
+
+
 def test_old_news_of_a_pod_is_ignored() -> None:
     bound = ledger([ANNOTATION], [HOLDER])
     ended = seen(bound, HOLDER.phase("Succeeded"))

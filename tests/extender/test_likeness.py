@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,47 +34,56 @@ ASKS = (
 )
 
 
+Kind = Callable[[str], NodeBuilder]
+
+
 @st.composite
 def clusters(draw: st.DrawFn) -> list[NodeState]:
-    """A few nodes of a few kinds, each with a few holders."""
+    """Nodes of one kind or two, each with a few holders."""
     ledger, layouts = Ledger(), Layouts()
-    for number in range(draw(st.integers(2, 6))):
-        builder, holders = draw(nodes(f"n{number}"))
+    of = st.sampled_from(draw(st.lists(kinds(), min_size=1, max_size=2)))
+    for number in range(draw(st.integers(4, 8))):
+        builder = draw(of)(f"n{number}")
         read = read_node(builder.build(), layouts=layouts)
         ledger = ledger.apply(NodeSeen(NodeName(builder.name), read))
-        for holder in holders:
+        for holder in draw(holders(builder.name)):
             ledger = ledger.apply(PodSeen(facts(holder.on(builder.name))))
     return list(ledger.nodes.values())
 
 
 @st.composite
-def nodes(draw: st.DrawFn, name: str) -> tuple[NodeBuilder, list[PodBuilder]]:
-    builder = node(name).with_gpus(3, nvlink_pairs=draw(st.booleans()))
-    builder = builder.cards(memory_bytes=draw(st.sampled_from((24, 80))) * GIB)
-    builder = builder.health(Health.LOST, *draw(st.sets(st.integers(0, 2), max_size=1)), 9)
-    if draw(st.booleans()):
-        builder = builder.with_mig(["1g.5gb"])
-    builder = draw(
-        st.sampled_from(
-            (
-                builder.annotation_path(),
-                builder.annotation_path(),
-                builder.inventory().plugin_path(),
-                builder.plugin_path(healthy=2),
-                builder.annotation_path().path("settling"),
-            )
-        )
+def kinds(draw: st.DrawFn) -> Kind:
+    linked, cut = draw(st.booleans()), draw(st.booleans())
+    memory = draw(st.sampled_from((24, 80))) * GIB
+    sick = draw(st.sampled_from(((9,), (0,))))
+    paths: tuple[Callable[[NodeBuilder], NodeBuilder], ...] = (
+        lambda builder: builder.annotation_path(),
+        lambda builder: builder.annotation_path(),
+        lambda builder: builder.inventory().plugin_path(),
+        lambda builder: builder.plugin_path(healthy=2),
+        lambda builder: builder.annotation_path().path("settling"),
     )
-    held = draw(st.sets(st.integers(0, 2), max_size=2))
-    whole = draw(st.booleans())
-    holders = []
-    for index in held:
+    path = draw(st.sampled_from(paths))
+
+    def build(name: str) -> NodeBuilder:
+        builder = node(name).with_gpus(3, nvlink_pairs=linked).cards(memory_bytes=memory)
+        builder = builder.health(Health.LOST, *sick)
+        return path(builder.with_mig(["1g.5gb"]) if cut else builder)
+
+    return build
+
+
+@st.composite
+def holders(draw: st.DrawFn, name: str) -> list[PodBuilder]:
+    found = []
+    for index in draw(st.sets(st.integers(0, 2), max_size=1)):
         holder, card = pod(f"{name}-{index}"), {"main": [gpu_id(name, index)]}
-        if whole:
-            holders.append(holder.wants(gpus=1).assigned(card))
+        size = draw(st.sampled_from((0, 2, 8)))
+        if size:
+            found.append(holder.wants(memory=f"{size}Gi").assigned(card, share=size * GIB))
         else:
-            holders.append(holder.wants(memory="8Gi").assigned(card, share=8 * GIB))
-    return builder, holders
+            found.append(holder.wants(gpus=1).assigned(card))
+    return found
 
 
 @settings(max_examples=300)

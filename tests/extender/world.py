@@ -26,13 +26,13 @@ from tests.builders import NodeBuilder, PodBuilder, node, pod
 from tests.extender.ledgers import Told, facts
 
 NODES = ("ann", "plug")
-POD_NAMES = ("a", "b", "c")
+POD_NAMES = ("a", "b", "c", "d")
 #: So few that two pods seldom fit side by side: every mistake shows at once.
 GPUS = 2
 GIB = 1 << 30
-#: Of one GPU: two small shares fit side by side, a large one and a small one do not.
+#: Of one GPU: any two shares fit side by side, but for two large ones; no three do.
 MEMORY = 16 * GIB
-SHARES = ("8Gi", "12Gi")
+SHARES = ("6Gi", "9Gi")
 WISHES = (
     {"uuid": "GPU-ann-1"},
     {"exclude_uuid": "GPU-ann-0"},
@@ -96,7 +96,7 @@ class World:
             return
         self.serial += 1
         created = pod(pick(free)).uid(f"uid-{self.serial}").wants(gpus=pick((1, 2)))
-        kind = pick(("whole", "whole", "sidecar", "share", "share", "wish"))
+        kind = pick(("whole", "sidecar", "share", "share", "share", "wish"))
         if kind == "sidecar":
             created = created.wants(gpus=1).sidecar("s", gpus=1)
         elif kind == "share":
