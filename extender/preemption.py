@@ -108,13 +108,15 @@ class Preemption:
         `nominated` is where kube-scheduler makes room for the pod, or `NOWHERE`; it asks about
         that node alone before it asks about all.
         """
-        if pod.demand is None:
+        if decision.nodes:
+            if self._needs:
+                with self._changed:
+                    self._needs.pop(pod.uid, None)
+            return
+        if pod.demand is None or not (self._evicting or self._claims):
             return
         ask = ask_of(pod.demand, listed=pod.claim is not None)
         with self._changed:
-            if decision.nodes:
-                self._needs.pop(pod.uid, None)
-                return
             claim = self._current(pod, nominated=nominated)
             if claim is not None and claim.node is not None:
                 if claim.node in decision.busy and self._helps(claim, claim.node):

@@ -61,7 +61,11 @@ def make_room(
         state = when_left(before)
         if _may_be_enough(ask, state, ()) and isinstance(fits(ask, state), Fit):
             return Room(node=name, victims=())
-        weaker = [pod for pod in _holders(state, below=priority) if pod.uid not in spared]
+        weaker = [
+            pod
+            for pod in state.pods.values()
+            if pod.priority < priority and pod.demand is not None and pod.uid not in spared
+        ]
         if weaker and _may_be_enough(ask, state, weaker):
             queue.append((min(pod.priority for pod in weaker), name, state, weaker))
     return _cheapest(ask, queue)
@@ -102,16 +106,11 @@ def _cheapest(
     return best[1] if best is not None else None
 
 
-def _holders(state: NodeState, *, below: int) -> list[PodFacts]:
-    """Return the pods of lower priority that hold devices, the most important last."""
-    held = [pod for pod in state.pods.values() if pod.priority < below and pod.demand is not None]
-    return sorted(held, key=_importance)
-
-
 def _fewest(ask: Ask, state: NodeState, weaker: Sequence[PodFacts]) -> tuple[PodFacts, ...] | None:
     """Return the cheapest victims among these; None when all of them together are not enough."""
     if not _enough(ask, state, weaker):
         return None
+    weaker = sorted(weaker, key=_importance)
     for limit in sorted({pod.priority for pod in weaker}):
         pool = [pod for pod in weaker if pod.priority <= limit]
         if _may_be_enough(ask, state, pool) and _enough(ask, state, pool):
@@ -120,7 +119,10 @@ def _fewest(ask: Ask, state: NodeState, weaker: Sequence[PodFacts]) -> tuple[Pod
 
 
 def _sets(ask: Ask, state: NodeState, pool: Sequence[PodFacts]) -> Iterator[tuple[PodFacts, ...]]:
-    """Yield sets that are enough, the cheapest first; past the limit, one that none can leave."""
+    """Yield sets that are enough, the cheapest first; past the limit, one that none can leave.
+
+    The most important of the pool come last.
+    """
     tried = 0
     for size in range(_at_least(ask, state, pool), len(pool) + 1):
         tried += comb(len(pool), size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -27,12 +26,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -
     """The extender may evict, and has the right to."""
     del control_plane_parts
     with crowded(tmp_path_factory.mktemp("evictions")) as stack:
-        switch_on(stack, tmp_path_factory.mktemp("kustomization"))
         yield stack
 
 
-def switch_on(stack: Stack, folder: Path) -> None:
-    """Add what the shipped component adds to the base."""
+@pytest.fixture(scope="module")
+def option(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the shipped component adds to the base: rights, which are granted, and an option."""
+    folder = tmp_path_factory.mktemp("kustomization")
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -46,9 +46,15 @@ def switch_on(stack: Stack, folder: Path) -> None:
     assert len(rendered) == len(before) + len(added)
     stack.cluster.apply(added)
     (extender,) = [i for i in rendered if i["kind"] == "Deployment" and _name(i) == EXTENDER]
-    option, value = extender["spec"]["template"]["spec"]["containers"][0]["args"][-1].split("=")
+    name, value = extender["spec"]["template"]["spec"]["containers"][0]["args"][-1].split("=")
+    restart(stack, {name: value})
+    return {name: value}
+
+
+def restart(stack: Stack, option: dict[str, str]) -> None:
+    """Let another extender lead."""
     stack.stop("extender")
-    stack.start_extender({option: value})
+    stack.start_extender(option)
 
 
 def _name(item: Object) -> str:
@@ -56,8 +62,9 @@ def _name(item: Object) -> str:
 
 
 @pytest.fixture
-def site(stack: Stack) -> Iterator[Site]:
-    """The cluster without pods."""
+def site(stack: Stack, option: dict[str, str]) -> Iterator[Site]:
+    """The cluster without pods, the extender switched on."""
+    del option
     site = Site(stack)
     yield site
     site.clear()
@@ -138,15 +145,7 @@ def test_others_go_where_a_budget_saves_the_first_choice(site: Site) -> None:
 
 
 def test_what_comes_free_is_kept_and_nobody_else_goes_meanwhile(site: Site) -> None:
-    names = site.fill({"low": GPUS - 1}, "left")
-    names += site.fill({"middle": GPUS}, "right")
-    slow = gpu_pod("slow")
-    slow["metadata"]["finalizers"] = ["example.org/slow"]
-    site.create(slow, "low", on="left")
-    site.when("slow", bound)
-    # The youngest goes first.
-    site.create(gpu_pod("important"), "high")
-    site.when("slow", lambda pod: "deletionTimestamp" in pod["metadata"])
+    names = evicted_slowly(site)
 
     for number in range(3):  # each of them makes kube-scheduler ask again for the one before
         with site.counted('duration_seconds_count{verb="filter"}'):
@@ -161,6 +160,19 @@ def test_what_comes_free_is_kept_and_nobody_else_goes_meanwhile(site: Site) -> N
     site.when("important", bound)
     assert site.there() == {*names, *late, "important"}
     assert not any(bound(site.api.get(f"{PODS}/{name}")) for name in late)
+
+
+def test_a_leader_that_takes_over_evicts_nobody_else(site: Site, option: dict[str, str]) -> None:
+    names = evicted_slowly(site)
+
+    restart(site.stack, option)
+    with site.considered("waiting"):
+        # That it is turned away makes kube-scheduler ask again for the one before.
+        site.create(gpu_pod("late"), "low")
+
+    assert site.there() == {*names, "important", "late"}
+    site.release("slow")
+    site.when("important", bound)
 
 
 def test_the_api_server_refuses_evictions_of_a_leader_of_the_past(site: Site) -> None:
@@ -186,6 +198,18 @@ def test_the_api_server_refuses_evictions_of_a_leader_of_the_past(site: Site) ->
     evict(epoch)
     with pytest.raises(ApiError, match="no longer the leader"):
         evict(epoch - 1)
+
+
+def evicted_slowly(site: Site) -> list[str]:
+    """Let the pod `slow` be evicted for the pod `important`, and not go; return all others."""
+    names = site.fill({"middle": GPUS - 1}, "left") + site.fill({"middle": GPUS}, "right")
+    slow = gpu_pod("slow")
+    slow["metadata"]["finalizers"] = ["example.org/slow"]
+    site.create(slow, "low", on="left")
+    site.when("slow", bound)
+    site.create(gpu_pod("important"), "high")
+    site.when("slow", lambda pod: "deletionTimestamp" in pod["metadata"])
+    return names
 
 
 def protect(site: Site, *, at_least: int, healthy: int) -> None:
