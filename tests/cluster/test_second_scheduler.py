@@ -12,14 +12,11 @@ from contextlib import suppress
 
 import pytest
 
-from extender import handover
-from gpus.annotations import encode_in_use
-from gpus.model import Assignment, DeviceId, NodeName, PodUid
-from kube.client import Client
-from kube.connection import connect
 from kube.errors import Forbidden
+from localcluster import shipped
 from localcluster.api import ApiError
 from localcluster.cluster import LocalCluster
+from localcluster.controlplane import ControlPlaneOptions
 from localcluster.nvml.install import install
 from localcluster.secondscheduler import Replica
 from localcluster.shipped import Variant
@@ -28,7 +25,6 @@ from localcluster.stack import EXTENDER, NAMESPACE, Stack
 from localcluster.waiting import until
 from tests.cluster.pods import (
     Create,
-    Object,
     PodWhen,
     annotations_of,
     bound,
@@ -37,35 +33,46 @@ from tests.cluster.pods import (
     refused,
     serves_gpus,
 )
+from tests.cluster.second_scheduler import (
+    CARDS,
+    CRITICAL_PODS_NEED_QUOTA,
+    GPU,
+    OURS,
+    PLUGIN,
+    TAKEOVER,
+    bind_in,
+    binder_of,
+    devices_of,
+    epoch_of,
+    lease,
+    on,
+    serving,
+    tell_plugin_path,
+)
 
 pytestmark = pytest.mark.controlplane
 
-OURS = "gpudetour-scheduler"
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{OURS}"
-GPU = "nvidia.com/gpu"
-#: A node whose agent is silent to kubelet, so on the annotation path.
-CARDS = "cards"
-#: A node on which kubelet's plugin gives four GPUs out.
-PLUGIN = "plugin"
 OLD_PODS = "/api/v1/namespaces/default/pods"
-#: kube-scheduler's Lease runs for 15 s; the other one looks every second or two.
-TAKEOVER = 40.0
+OLD_POD = f"{OLD_PODS}/old"
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Iterator[Stack]:
-    """A cluster with its own scheduler as it comes, and ours installed beside it.
+    """A cluster with its own scheduler as it comes, strict as managed ones are, and ours beside it.
 
     One pod that was there before us has a GPU of the plugin.
     """
     del control_plane_parts
     folder = tmp_path_factory.mktemp("second")
-    with LocalCluster(folder / "cluster") as cluster:
+    admission = folder / "admission.json"
+    admission.write_text(json.dumps(CRITICAL_PODS_NEED_QUOTA))
+    options = ControlPlaneOptions(apiserver_args=[f"--admission-control-config-file={admission}"])
+    with LocalCluster(folder / "cluster", options=options) as cluster:
         capacity = {"cpu": "64", "memory": "512Gi", "pods": "110", GPU: "4"}
         cluster.create_simulated_nodes([PLUGIN], NodeTemplate(capacity=capacity))
         cluster.create_simulated_nodes([CARDS])
         cluster.api.create(OLD_PODS, gpu_pod("old"))
-        old = cluster.wait_for(f"{OLD_PODS}/old", bound)
+        old = cluster.wait_for(OLD_POD, bound)
         assert old["spec"]["nodeName"] == PLUGIN
         assert "labels" not in old["metadata"]
 
@@ -94,82 +101,6 @@ def replicas(pods: dict[str, Replica]) -> dict[str, Replica]:
     return pods
 
 
-def tell_plugin_path(stack: Stack, *, in_use: dict[str, str]) -> None:
-    """Say of the node with the plugin what its agent would say of it."""
-    holders = {DeviceId(device): PodUid(uid) for device, uid in in_use.items()}
-    metadata = {
-        "labels": {"gpudetour.io/gpu": "true"},
-        "annotations": {
-            "gpudetour.io/path": "plugin",
-            "gpudetour.io/in-use": encode_in_use(holders),
-        },
-    }
-    stack.cluster.api.patch(f"/api/v1/nodes/{PLUGIN}", {"metadata": metadata})
-
-
-def serving(replicas: dict[str, Replica], *, other_than: str = "") -> str:
-    """Wait until one of the pods serves, and return its name."""
-
-    def who() -> str | None:
-        names = (name for name, replica in replicas.items() if name != other_than)
-        return next((name for name in names if replicas[name].serves()), None)
-
-    return until(who, timeout=TAKEOVER, what=f"a pod other than {other_than!r} that serves")
-
-
-def lease(stack: Stack) -> Object:
-    """The spec of kube-scheduler's Lease."""
-    spec: Object = stack.cluster.api.get(LEASE)["spec"]
-    return spec
-
-
-def on(node: str, pod: Object) -> Object:
-    """The pod, for that node only."""
-    pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
-    return pod
-
-
-def epoch_of(pod: Object) -> int:
-    """The epoch in which a pod was bound."""
-    epoch: int = json.loads(annotations_of(pod)["gpudetour.io/assigned"])["epoch"]
-    return epoch
-
-
-def devices_of(pod: Object) -> list[str]:
-    """The devices that the extender chose for a pod."""
-    containers = json.loads(annotations_of(pod)["gpudetour.io/assigned"])["containers"]
-    return [device for devices in containers.values() for device in devices]
-
-
-def binder_of(stack: Stack, pod: Object) -> str:
-    """Which scheduler says that it bound the pod."""
-    events = f"/api/v1/namespaces/{pod['metadata']['namespace']}/events"
-    selector = f"involvedObject.uid={pod['metadata']['uid']},reason=Scheduled"
-
-    def said() -> str | None:
-        found = stack.cluster.api.get(events, fieldSelector=selector)["items"]
-        return next((item["reportingComponent"] for item in found), None)
-
-    return until(said, timeout=30, what="the event of the binding")
-
-
-def bind_in(stack: Stack, epoch: int, pod: Object) -> None:
-    """Bind with the rights of the extender and in an epoch of choice, as a frozen one would."""
-    meta = pod["metadata"]
-    client = Client(connect(str(stack.cluster.service_account_kubeconfig(NAMESPACE, EXTENDER))))
-    body = handover.binding(
-        meta["name"],
-        namespace=meta["namespace"],
-        uid=PodUid(meta["uid"]),
-        node=NodeName(CARDS),
-        assignment=Assignment(epoch=epoch, containers={"main": (DeviceId("GPU-0"),)}),
-    )
-    try:
-        client.create(handover.binding_path(meta["namespace"], meta["name"]), body)
-    finally:
-        client.close()
-
-
 @pytest.mark.usefixtures("replicas")
 def test_gpu_pods_are_placed_by_ours_and_all_others_by_the_clusters_own_scheduler(
     stack: Stack, create: Create, pod_when: PodWhen
@@ -190,6 +121,32 @@ def test_gpu_pods_are_placed_by_ours_and_all_others_by_the_clusters_own_schedule
     other = pod_when("of-another-scheduler", bool)
     assert other["spec"]["schedulerName"] == "volcano"
     assert not bound(other)
+
+
+def test_the_api_server_takes_the_workloads(stack: Stack) -> None:
+    """All else of the variant is installed for real."""
+    workloads = list(shipped.objects("Deployment", "DaemonSet", "Job", variant=stack.variant))
+    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": workloads})
+
+    said = stack.cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=objects)
+
+    assert f"deployment.apps/{EXTENDER} created (server dry run)" in said
+
+
+def test_critical_pods_of_ours_are_let_in_where_the_cluster_limits_them(stack: Stack) -> None:
+    (deployment,) = (
+        item
+        for item in shipped.objects("Deployment", variant=stack.variant)
+        if item["metadata"]["name"] == EXTENDER
+    )
+    pod = {"metadata": {"generateName": "x-"}, "spec": deployment["spec"]["template"]["spec"]}
+    quota = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas/gpudetour-critical-pods"
+    stack.cluster.wait_for(quota, lambda found: "used" in found.get("status", {}))
+
+    assert stack.cluster.api.create(f"/api/v1/namespaces/{NAMESPACE}/pods?dryRun=All", pod)
+    elsewhere = {**pod, "spec": {**pod["spec"], "serviceAccountName": "default"}}
+    with pytest.raises(ApiError, match="insufficient quota to match these scopes"):
+        stack.cluster.api.create("/api/v1/namespaces/default/pods?dryRun=All", elsewhere)
 
 
 def test_the_schedulers_have_the_rights_that_they_use(
@@ -359,7 +316,7 @@ def test_a_pod_that_is_stopped_in_order_is_followed_within_seconds(
 
 @pytest.mark.usefixtures("replicas")
 def test_gpus_that_kubelets_plugin_gave_to_pods_of_other_schedulers_are_counted(
-    stack: Stack, namespace: str, create: Create, pod_when: PodWhen
+    stack: Stack, namespace: str, create: Create
 ) -> None:
     """Of four GPUs one is a pod's that is older than us, one a pod's of another scheduler."""
     api = stack.cluster.api
@@ -383,7 +340,13 @@ def test_gpus_that_kubelets_plugin_gave_to_pods_of_other_schedulers_are_counted(
 
     api.delete(f"{pods}/foreign", grace_seconds=0)
 
-    assert pod_when(last["metadata"]["name"], bound)
+    def bound_now() -> bool:
+        # The scheduler may have asked before the extender heard of it. An agent changes its Node
+        # when kubelet has taken the GPU back, and the scheduler asks again.
+        tell_plugin_path(stack, in_use={"GPU-old": api.get(OLD_POD)["metadata"]["uid"]})
+        return bound(api.get(f"{pods}/{last['metadata']['name']}"))
+
+    until(bound_now, timeout=30, what="the last one bound", interval=1.0)
     everywhere = api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={PLUGIN}")["items"]
     assert len([pod for pod in everywhere if GPU in str(pod["spec"]["containers"])]) == 4
 

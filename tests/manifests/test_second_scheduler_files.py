@@ -70,6 +70,7 @@ def test_the_overlay_changes_what_it_must_of_the_base_and_no_more() -> None:
         ("ClusterRoleBinding", "gpudetour-volume-scheduler"),
         ("RoleBinding", "gpudetour-scheduler-authentication-reader"),
         ("ConfigMap", "gpudetour-scheduler"),
+        ("ResourceQuota", "gpudetour-critical-pods"),
     }
     assert {name for name in base.keys() & overlay.keys() if base[name] != overlay[name]} == {
         ("Deployment", "gpudetour-extender"),
