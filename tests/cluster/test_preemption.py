@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from localcluster.stack import EXTENDER, NAMESPACE, Stack
+from localcluster.waiting import until
 from tests.cluster.crowd import CPUS, GPUS, NODES, Site, crowded
 from tests.cluster.pods import bound, gpu_pod, plain_pod, refused
 
@@ -70,6 +71,31 @@ def test_kube_scheduler_makes_room_where_cpu_and_gpu_come_free_together(site: Si
     assert site.when("important", bound)["spec"]["nodeName"] == "right"
     (victim,) = {*names, "hog"} - site.there()
     assert victim.startswith("low-right-")
+
+
+def test_kube_scheduler_waits_for_its_victims_and_touches_no_other_node(site: Site) -> None:
+    names = site.fill({"high": GPUS - 1}, *NODES)
+    for node, hog in (("left", "low"), ("right", "middle")):
+        holder = gpu_pod(f"holder-{node}")
+        holder["metadata"]["finalizers"] = ["example.org/slow"]
+        site.create(holder, "low", on=node, cpu=10)
+        site.create(plain_pod(f"hog-{node}"), hog, on=node, cpu=40)
+        site.when(f"holder-{node}", bound)
+        site.when(f"hog-{node}", bound)
+
+    # It takes both pods of lower priority that are on the node.
+    site.create(gpu_pod("important"), "high", cpu=CPUS - (GPUS - 1) - 2)
+    site.when("holder-left", lambda pod: "deletionTimestamp" in pod["metadata"])
+    until(lambda: "hog-left" not in site.there(), timeout=30, what="hog-left gone")
+    for number in range(3):  # each time that one is turned away, kube-scheduler looks again
+        site.create(plain_pod(f"late-{number}"), "low", cpu=CPUS)
+        site.when(f"late-{number}", lambda pod: refused(pod) != "")
+
+    stay = {*names, "holder-right", "hog-right", "important", *(f"late-{i}" for i in range(3))}
+    assert site.there() == stay
+    site.release("holder-left")
+    assert site.when("important", bound)["spec"]["nodeName"] == "left"
+    assert site.there() == stay
 
 
 def test_without_the_setting_there_is_no_right_to_evict(site: Site) -> None:
