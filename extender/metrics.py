@@ -111,12 +111,14 @@ class _State(Collector):
 
     def collect(self) -> Iterable[Metric]:
         ledger = self._snapshot()
+        unclear = sum(len(state.unclear()) for state in ledger.nodes.flat().values())
         values = (
             ("leading", "1 while this replica serves the scheduler", self._epoch() is not None),
             ("nodes", "Nodes in the ledger", len(ledger.nodes)),
             ("pods", "GPU pods in the ledger, ended ones included", len(ledger.pods)),
             ("reservations", "Binds that the watch has not confirmed", len(ledger.reservations)),
             ("holds", "Nodes held for pods between filter and bind", len(ledger.holds)),
+            ("unclear_pods", "Pods of which nobody can say what GPUs they hold", unclear),
         )
         for name, text, value in values:
             yield GaugeMetricFamily(f"gpudetour_extender_{name}", text, value=float(value))

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from extender.metrics import Metrics
 from extender.unclear import EVENT, UnclearHolders
 from gpus import annotations as contract
 from kube.client import Client
@@ -86,6 +88,19 @@ def test_each_pod_is_told_of_once_and_again_when_it_comes_back(server: FakeApiSe
     assert len(watched.look()) == 1
     watched.told.pod(garbage.uid("another"))
     assert len(watched.look()) == 2
+
+
+def test_they_are_counted_for_whoever_watches_metrics() -> None:
+    told, registry = Told(*NODES), CollectorRegistry()
+    Metrics(registry, snapshot=told.cluster.snapshot, epoch=lambda: 1)
+
+    def counted() -> float | None:
+        return registry.get_sample_value("gpudetour_extender_unclear_pods")
+
+    told.pod(pod("fine").wants(gpus=1).on("plug"))
+    assert counted() == 0
+    told.pod(pod("p").wants(gpus=1).on("ann"))
+    assert counted() == 1
 
 
 def test_only_the_leader_speaks(server: FakeApiServer) -> None:
