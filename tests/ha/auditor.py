@@ -1,0 +1,314 @@
+"""Watches the pods of one namespace and says what must never be: nothing but the API is read.
+
+Knows GPUs by the pods' `assigned` annotation alone, and none of the product's code that writes or
+reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from kube.client import Client, Stream
+from kube.connection import connect
+from kube.errors import Gone, KubeError
+
+Object = dict[str, Any]
+
+_ASSIGNED = "gpudetour.io/assigned"
+_DEVICES_FROM = "gpudetour.io/devices-from"
+_GPU = "nvidia.com/gpu"
+_ENDED = ("Succeeded", "Failed")
+#: Seconds between attempts to reach an API server that is away.
+_AGAIN = 0.05
+#: Seconds of silence after which the watch is opened anew from where it was.
+_IDLE = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What nodes have: the GPUs of those on the annotation path, the count of the others."""
+
+    devices: Mapping[str, frozenset[str]]
+    counts: Mapping[str, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """One pod, by its UID."""
+
+    uid: str
+    name: str
+    gpus: int
+    node: str = ""
+    assigned: str = ""
+    epoch: int = 0
+    devices: frozenset[str] = frozenset()
+    #: `time.monotonic()` when the Binding was seen.
+    bound: float = 0.0
+    over: bool = False
+
+
+@dataclass(slots=True)
+class Books:
+    """Who holds what, event by event in the order of the API server. No IO, no clock."""
+
+    hardware: Hardware
+    records: dict[str, Record] = field(default_factory=dict)
+    bound: list[Record] = field(default_factory=list)
+    living: set[str] = field(default_factory=set)
+    holders: dict[str, str] = field(default_factory=dict)
+    used: Counter[str] = field(default_factory=Counter)
+    epoch: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def see(self, pod: Object, *, gone: bool, now: float) -> Record:
+        """Take note of a pod as it is now, or as it was last."""
+        meta = pod["metadata"]
+        record = self.records.get(meta["uid"])
+        if record is None:
+            record = Record(uid=meta["uid"], name=meta["name"], gpus=_asked(pod))
+            self.records[record.uid] = record
+            self.living.add(record.uid)
+        node = pod["spec"].get("nodeName", "")
+        assigned = (meta.get("annotations") or {}).get(_ASSIGNED, "")
+        if not record.node and node:
+            record.node, record.assigned, record.bound = node, assigned, now
+            self._take(record)
+        elif (node, assigned) != (record.node, record.assigned):
+            self._fault(record, f"was {record.node} {record.assigned}, is {node} {assigned}")
+        if gone and not record.node:
+            self._fault(record, "is gone and was never bound")
+        if (gone or pod["status"].get("phase") in _ENDED) and not record.over:
+            self._over(record)
+        return record
+
+    def relisted(self, pods: Iterable[Object], *, now: float) -> None:
+        """Take a whole listing in; what it lacks is gone."""
+        listed = {pod["metadata"]["uid"]: pod for pod in pods}
+        for uid in self.living - listed.keys():
+            record = self.records[uid]
+            if not record.node:
+                self._fault(record, "is gone and was never seen bound")
+            self._over(record)
+        for pod in listed.values():
+            self.see(pod, gone=False, now=now)
+
+    def _take(self, record: Record) -> None:
+        self.bound.append(record)
+        if not record.assigned:
+            return self._fault(record, f"was bound to {record.node} by nobody of ours")
+        told = json.loads(record.assigned)
+        record.epoch = int(told["epoch"])
+        record.devices = frozenset(d for ids in told["containers"].values() for d in ids)
+        if record.epoch < self.epoch:
+            self._fault(record, f"was bound in epoch {record.epoch} after one of {self.epoch}")
+        self.epoch = max(self.epoch, record.epoch)
+        if record.node in self.hardware.devices:
+            return self._took_devices(record)
+        self.used[record.node] += record.gpus
+        if self.used[record.node] > self.hardware.counts[record.node] or record.devices:
+            self._fault(record, f"is one too many on {record.node}, or chose {record.devices}")
+        return None
+
+    def _took_devices(self, record: Record) -> None:
+        if len(record.devices) != record.gpus:
+            self._fault(record, f"asked for {record.gpus} GPUs and got {sorted(record.devices)}")
+        if not record.devices <= self.hardware.devices[record.node]:
+            self._fault(record, f"got GPUs that {record.node} does not have")
+        for device in record.devices:
+            other = self.holders.setdefault(device, record.uid)
+            if other != record.uid:
+                self._fault(record, f"got {device}, which {self.records[other].name} holds")
+
+    def _over(self, record: Record) -> None:
+        record.over = True
+        self.living.discard(record.uid)
+        if record.node in self.hardware.counts:
+            self.used[record.node] -= record.gpus
+        for device in record.devices:
+            if self.holders.get(device) == record.uid:
+                del self.holders[device]
+
+    def _fault(self, record: Record, text: str) -> None:
+        self.faults.append(f"{record.name} ({record.uid}) {text}")
+
+
+class Auditor:
+    """Follows the pods of a namespace from its start to its end; a context manager."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, hardware: Hardware) -> None:
+        self._client = Client(connect(str(kubeconfig)))
+        self._namespace = namespace
+        self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._books = Books(hardware)
+        self._version = ""
+        #: How often the watch had to begin anew, blind to what happened in between.
+        self.gaps = -1
+        self._changed = threading.Condition()  # guards all of the above
+        self._stream: Stream | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="auditor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.wait(lambda: self.gaps >= 0, timeout=30, what="a first listing")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._stop.set()
+            if self._stream is not None:
+                self._stream.close()
+        self._thread.join()
+        self._client.close()
+
+    @property
+    def binds(self) -> int:
+        """How many pods were seen bound."""
+        return len(self._books.bound)
+
+    @property
+    def faults(self) -> list[str]:
+        """What must never be, and was."""
+        return list(self._books.faults)
+
+    def bound_after(self, index: int) -> list[Record]:
+        """The pods that were bound after the first `index` ones, in that order."""
+        return self._books.bound[index:]
+
+    def bound_since(self, moment: float) -> list[float]:
+        """When pods were bound after a moment."""
+        bound = self._books.bound
+        return [record.bound for record in bound[bisect_right(bound, moment, key=_moment) :]]
+
+    def bound_names(self) -> set[str]:
+        """The names of all pods that were ever bound."""
+        return {record.name for record in self._books.bound}
+
+    def waiting(self) -> list[str]:
+        """The names of pods that have no node yet."""
+        with self._changed:
+            living = (self._books.records[uid] for uid in self._books.living)
+            return [record.name for record in living if not record.node]
+
+    def living(self) -> int:
+        """How many pods wait, or hold GPUs."""
+        return len(self._books.living)
+
+    def knows(self, uid: str) -> bool:
+        """Tell whether a pod was ever seen."""
+        return uid in self._books.records
+
+    def wait(self, done: Callable[[], bool], *, timeout: float, what: str) -> None:
+        """Return when `done` holds after an event; AssertionError when time is up."""
+        with self._changed:
+            if not self._changed.wait_for(done, timeout):
+                raise AssertionError(f"{what}: not within {timeout:g} s")
+
+    def next_bind(self, *, epoch: int, timeout: float) -> float:
+        """Wait for the first Binding of a later epoch; return when it was seen."""
+        found: list[Record] = []
+        begin = 0
+
+        def done() -> bool:
+            nonlocal begin
+            found.extend(r for r in self.bound_after(begin) if r.epoch > epoch)
+            begin = self.binds
+            return bool(found)
+
+        self.wait(done, timeout=timeout, what=f"a bind of an epoch after {epoch}")
+        return found[0].bound
+
+    def compare(self) -> list[str]:
+        """Read all pods and ConfigMaps once more; return what contradicts the watch or itself."""
+        listed = self._client.get(self._pods)["items"]
+        maps = self._client.get(f"/api/v1/namespaces/{self._namespace}/configmaps")["items"]
+        told = {item["metadata"]["name"]: item.get("data") or {} for item in maps}
+        books = Books(self._books.hardware)
+        for pod in sorted(listed, key=lambda pod: _epoch(pod)):
+            record = books.see(pod, gone=False, now=0.0)
+            known = self._books.records.get(record.uid)
+            if known is None or (known.node, known.assigned) != (record.node, record.assigned):
+                books.faults.append(f"{record.name} is listed otherwise than watched")
+            if record.devices and not record.over:
+                name = pod["metadata"]["annotations"][_DEVICES_FROM]
+                given = json.loads(record.assigned)["containers"]
+                if told.get(name) != {key: ",".join(ids) for key, ids in given.items()}:
+                    books.faults.append(f"{record.name} is told {told.get(name)}, not {given}")
+        return books.faults
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self._version:
+                    self._list()
+                self._watch()
+            except Gone:
+                self._version = ""
+            except KubeError:
+                self._stop.wait(_AGAIN)
+
+    def _list(self) -> None:
+        listing = self._client.get(self._pods)
+        with self._changed:
+            self._books.relisted(listing["items"], now=time.monotonic())
+            self._version = listing["metadata"]["resourceVersion"]
+            self.gaps += 1
+            self._changed.notify_all()
+
+    def _watch(self) -> None:
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": "600",
+        }
+        with closing(self._client.stream(self._pods, params=query, idle_timeout=_IDLE)) as stream:
+            with self._changed:
+                self._stream = stream
+                if self._stop.is_set():
+                    return
+            for line in stream:
+                self._line(msgspec.json.decode(line))
+
+    def _line(self, event: Any) -> None:
+        kind, item = event["type"], event["object"]
+        if kind == "ERROR":
+            self._version = ""
+            return
+        with self._changed:
+            self._version = item["metadata"]["resourceVersion"]
+            if kind != "BOOKMARK":
+                self._books.see(item, gone=kind == "DELETED", now=time.monotonic())
+                self._changed.notify_all()
+
+
+def _moment(record: Record) -> float:
+    return record.bound
+
+
+def _asked(pod: Object) -> int:
+    containers = pod["spec"]["containers"]
+    return sum(int((c["resources"].get("limits") or {}).get(_GPU, 0)) for c in containers)
+
+
+def _epoch(pod: Object) -> int:
+    text = (pod["metadata"].get("annotations") or {}).get(_ASSIGNED)
+    return int(json.loads(text)["epoch"]) if text else 0
