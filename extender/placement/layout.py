@@ -77,7 +77,7 @@ class Layout:
     #: Sets of GPUs that NVLink joins, directly or through others; single GPUs left out.
     islands: tuple[Mask, ...]
     connected: dict[Topology, tuple[Mask, ...]] = field(default_factory=dict)
-    picked: dict[tuple[Mask, int, Topology | None], Mask | None] = field(default_factory=dict)
+    picked: dict[tuple[Mask, int, Topology | None], Mask] = field(default_factory=dict)
     _admitted: dict[Wishes, tuple[Mask, Mask]] = field(default_factory=dict)
     _outlooks: dict[tuple[Mask, int], Outlook] = field(default_factory=dict)
 

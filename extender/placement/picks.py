@@ -23,17 +23,23 @@ _MOST_CLIQUES = 256
 def pick(layout: Layout, free: Mask, size: int, topology: Topology | None = None) -> Mask | None:
     """Choose `size` of the `free` GPUs, or None where no such set is connected as wished."""
     key = (free, size, topology)
-    if key in layout.picked:
-        return layout.picked[key]
+    chosen = layout.picked.get(key)
+    if chosen is None:
+        chosen = remember(layout.picked, key, _pick(layout, free, size, topology))
+    return chosen or None
+
+
+def _pick(layout: Layout, free: Mask, size: int, topology: Topology | None) -> Mask:
+    """Return the choice, or no GPUs where there is none."""
     if topology is None or size < 2:
-        return remember(layout.picked, key, _within(layout, free, size))
+        return _within(layout, free, size)
     rooms = (free & one for one in connected(layout, topology))
-    chosen = [
+    sets = [
         (_worth(layout, gpus, room), gpus)
         for room in rooms
-        if room.bit_count() >= size and (gpus := _within(layout, room, size))
+        if (gpus := _within(layout, room, size))
     ]
-    return remember(layout.picked, key, max(chosen)[1] if chosen else None)
+    return max(sets)[1] if sets else 0
 
 
 def is_connected(layout: Layout, gpus: Mask, topology: Topology | None) -> bool:
@@ -63,9 +69,9 @@ def connected(layout: Layout, topology: Topology) -> tuple[Mask, ...]:
     return found
 
 
-def _within(layout: Layout, free: Mask, size: int) -> Mask | None:
+def _within(layout: Layout, free: Mask, size: int) -> Mask:
     if free.bit_count() < size:
-        return None
+        return 0
     among, _ = layout.of_one_level(free, size)
     if among.bit_count() == size:
         return among
