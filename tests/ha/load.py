@@ -17,7 +17,8 @@ from typing import Any, Self
 import urllib3
 
 from localcluster.api import ApiClient, ApiError
-from tests.ha.auditor import Auditor, Record
+from tests.ha.auditor import Auditor
+from tests.ha.books import Record
 
 Object = dict[str, Any]
 

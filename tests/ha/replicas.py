@@ -18,7 +18,8 @@ from localcluster.front import Endpoint
 from localcluster.kubeconfig import write_kubeconfig
 from localcluster.ports import free_ports
 from localcluster.stack import EXTENDER, NAMESPACE
-from tests.ha.interceptor import Interceptor, binding, config_map
+from tests.ha.interceptor import Interceptor
+from tests.ha.traps import binding, config_map
 
 _LOOPBACK = "127.0.0.1"
 

@@ -26,7 +26,8 @@ from localcluster.stack import NAMESPACE as SYSTEM
 from localcluster.stack import Stack
 from localcluster.waiting import until
 from tests.builders import NodeBuilder, node
-from tests.ha.auditor import Auditor, Hardware
+from tests.ha.auditor import Auditor
+from tests.ha.books import Hardware
 from tests.ha.interceptor import Interceptor
 from tests.ha.load import Load
 from tests.ha.replicas import Replica, service_account_token

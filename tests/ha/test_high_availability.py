@@ -16,10 +16,10 @@ import urllib3
 
 from localcluster.controlplane import Restartable
 from localcluster.waiting import until
-from tests.ha.interceptor import Trap, Where, binding, config_map, renewal, watch
 from tests.ha.measures import Measures
 from tests.ha.replicas import Replica
 from tests.ha.site import LEASE, Site
+from tests.ha.traps import Trap, Where, binding, config_map, renewal, watch
 
 pytestmark = pytest.mark.controlplane
 
