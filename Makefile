@@ -12,7 +12,7 @@ help:
 	@echo "make demo    a real control plane here, GPU pods placed, shown step by step (about 90 s once cached)"
 	@echo "make test    all tests that this machine can run; says what it left out and why"
 	@echo "make check   formatting, lint, types, import directions"
-	@echo "make bench   speed and memory beside kube-scheduler alone; table and build/bench.json"
+	@echo "make bench   speed and memory beside kube-scheduler alone and a stub; about 20 minutes, a first impression with BENCH_ARGS=--quick"
 	@echo "make setup   the virtual environment only        make lock   resolve the lock files anew"
 
 setup: $(READY)
@@ -45,7 +45,7 @@ demo: $(READY)
 	@$(BIN)/python -m localcluster.demo
 
 bench: $(READY)
-	@$(BIN)/python -m localcluster.bench
+	@$(BIN)/python -m localcluster.bench $(BENCH_ARGS)
 
 # Hashes without an index: whoever installs chooses the index.
 lock: $(READY)

@@ -87,7 +87,8 @@ class Simulation:
     ) -> None:
         """Create nodes that KWOK manages, and return when all are ready for pods."""
         wanted = frozenset(names)
-        self._create_all(template, wanted, annotations={ANNOTATION: "simulated"}, conditions=[])
+        marks = {ANNOTATION: "simulated"}
+        self._create_all(_node(name, template, annotations=marks, conditions=[]) for name in wanted)
 
         def ready() -> bool:
             self._processes.check(PART)
@@ -100,40 +101,50 @@ class Simulation:
 
         A pod bound to one stays Pending.
         """
-        ready = {"type": "Ready", "status": "True", "reason": "SimulatedNode"}
-        self._create_all(template, frozenset(names), annotations={}, conditions=[ready])
+        self._create_all([bare_node(name, template) for name in frozenset(names)])
 
-    def _create_all(
-        self,
-        template: NodeTemplate,
-        names: frozenset[str],
-        *,
-        annotations: Mapping[str, str],
-        conditions: list[Object],
-    ) -> None:
-        resources = dict(template.capacity)
-        status = {
-            "capacity": resources,
-            "allocatable": resources,
-            "conditions": conditions,
-            "nodeInfo": dict(_NODE_INFO),
-        }
-
-        def create(name: str) -> None:
-            own = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
-            metadata = {
-                "name": name,
-                "labels": {**own, **template.labels},
-                "annotations": {**annotations, **template.annotations},
-            }
-            node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": status}
+    def _create_all(self, nodes: Iterable[Object]) -> None:
+        def create(node: Object) -> None:
+            name = _name(node)
             self._api.create(_NODES, node)
             # Admission (TaintNodesByCondition) gives every new node a not-ready taint.
             self._api.patch(f"{_NODES}/{name}", {"spec": {"taints": None}})
 
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            for outcome in [pool.submit(create, name) for name in sorted(names)]:
+            for outcome in [pool.submit(create, node) for node in sorted(nodes, key=_name)]:
                 outcome.result()
+
+
+def bare_node(name: str, template: NodeTemplate) -> Object:
+    """A node that is ready and sends nothing, as it is sent to the API server."""
+    ready = {"type": "Ready", "status": "True", "reason": "SimulatedNode"}
+    return _node(name, template, annotations={}, conditions=[ready])
+
+
+def _node(
+    name: str,
+    template: NodeTemplate,
+    *,
+    annotations: Mapping[str, str],
+    conditions: list[Object],
+) -> Object:
+    own = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
+    resources = dict(template.capacity)
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {**own, **template.labels},
+            "annotations": {**annotations, **template.annotations},
+        },
+        "status": {
+            "capacity": resources,
+            "allocatable": resources,
+            "conditions": conditions,
+            "nodeInfo": dict(_NODE_INFO),
+        },
+    }
 
 
 def _name(node: Object) -> str:

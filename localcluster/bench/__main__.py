@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from localcluster.api import ApiError
 from localcluster.bench.arrivals import Stalled
-from localcluster.bench.experiment import Load, Outcome, WrongPlacement, run
+from localcluster.bench.bulk import BulkError
+from localcluster.bench.experiment import Plan, run
+from localcluster.bench.growth import FilterRefused
 from localcluster.bench.machine import describe_machine
+from localcluster.bench.outcome import Results
+from localcluster.bench.report import show, write
+from localcluster.bench.restart import NotTold
+from localcluster.bench.site import WrongPlacement
 from localcluster.bench.systems import System
-from localcluster.bench.table import as_json, rendered, rows
 from localcluster.controlplane import PARTS
-from localcluster.files import write_atomically
 from localcluster.nvml.build import build_library
 from localcluster.parts.obtain import PartsUnavailable, ensure
-from localcluster.parts.progress import Progress, progress_on
+from localcluster.parts.progress import progress_on
 from localcluster.processes import ProcessDied
 from localcluster.settings import default_settings
 from localcluster.stack import StackError
@@ -31,6 +34,9 @@ from localcluster.waiting import WaitedTooLong
 
 _FAULTS = (
     ApiError,
+    BulkError,
+    FilterRefused,
+    NotTold,
     OSError,
     PartsUnavailable,
     ProcessDied,
@@ -40,8 +46,13 @@ _FAULTS = (
     WaitedTooLong,
     WrongPlacement,
 )
-_NODES = (100, 1000)
-_QUICK = Load(nodes=100, pods=200)
+_NODES = (100, 1000, 5000)
+_QUICK_NODES = (100,)
+_ROUNDS = 3
+_PODS = 600
+_LARGE = 2500
+_PODS_ON_LARGE = 400
+"""Where a pod takes tens of milliseconds, fewer show as much."""
 _INTERRUPTED = 130
 
 
@@ -57,7 +68,7 @@ _INTERRUPTED = 130
     "--pods",
     type=click.IntRange(2),
     default=None,
-    help="Pods of one GPU in each experiment; default: six for each node, at most 1,500.",
+    help=f"Pods of one GPU in a batch; default: {_PODS}, {_PODS_ON_LARGE} on large clusters.",
 )
 @click.option(
     "--only",
@@ -65,13 +76,13 @@ _INTERRUPTED = 130
     multiple=True,
     help="Compare these systems only; may be given several times.",
 )
-@click.option("--rounds", type=click.IntRange(1), default=1, help="Repetitions; medians are told.")
-@click.option("--quick", is_flag=True, help="A first impression: 100 nodes, 200 pods.")
+@click.option("--rounds", type=click.IntRange(1), default=_ROUNDS, help="Batches of each system.")
+@click.option("--quick", is_flag=True, help="A first impression: 100 nodes, one round.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("build/bench.json"),
-    help="Where the same rows go as JSON.",
+    help="Where everything goes as JSON; the plot goes beside it.",
 )
 def main(
     nodes: tuple[int, ...],
@@ -82,13 +93,23 @@ def main(
     quick: bool,
     output: Path,
 ) -> None:
-    """Measure gpudetour beside kube-scheduler alone, in one run on this machine."""
+    """Measure gpudetour beside kube-scheduler alone and a stub, in one run on this machine."""
     # As Ctrl-C: what was started is taken down on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    loads = [_QUICK] if quick else [_load(count, pods) for count in sorted(set(nodes))]
+    sizes = sorted(set(_QUICK_NODES if quick else nodes))
+    plans = [
+        Plan(
+            nodes=size,
+            pods=_batch(size, pods),
+            systems=[system for system in System if not only or system.name.lower() in only],
+            rounds=1 if quick else rounds,
+            growth=size == sizes[-1],
+            extras=size == sizes[0],
+        )
+        for size in sizes
+    ]
     try:
-        systems = [one for one in System if not only or one.name.lower() in only]
-        _measure(loads, systems=systems, rounds=rounds, output=output)
+        _measure(plans, output=output)
     except _FAULTS as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -96,50 +117,36 @@ def main(
         sys.exit(_INTERRUPTED)
 
 
-def _load(nodes: int, pods: int | None) -> Load:
-    wanted = min(6 * nodes, 1500) if pods is None else pods
-    if wanted > 8 * nodes:
-        raise click.UsageError(f"{nodes} nodes have {8 * nodes} GPUs, less than {wanted} pods need")
-    return Load(nodes=nodes, pods=wanted)
+def _batch(nodes: int, pods: int | None) -> int:
+    free = 8 * nodes
+    wanted = pods or min(_PODS if nodes < _LARGE else _PODS_ON_LARGE, free)
+    if wanted > free:
+        raise click.UsageError(f"{nodes} nodes have {free} GPUs, less than {wanted} pods need")
+    return wanted
 
 
-def _measure(loads: list[Load], *, systems: list[System], rounds: int, output: Path) -> None:
+def _measure(plans: Sequence[Plan], *, output: Path) -> None:
     progress = progress_on(sys.stderr)
     settings = default_settings()
     parts = ensure(PARTS, settings=settings, progress=progress)
     build_library(settings, progress=progress)
     machine = describe_machine(parts["kube-apiserver"])
-    started, begun = time.monotonic(), datetime.now(UTC)
-    found = rows(_outcomes(loads, systems=systems, rounds=rounds, progress=progress))
-    document = {
-        "begun": begun.isoformat(timespec="seconds"),
+    told = {
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "rounds": rounds,
-        "rows": as_json(found),
+        "rounds": plans[0].rounds,
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, json.dumps(document, indent=2).encode())
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    console.print(rendered(found, title="gpudetour beside kube-scheduler alone"))
-    console.print(
-        f"{machine['processor']}, {machine['cores']} cores, Kubernetes {machine['kubernetes']}, "
-        f"Python {machine['python']}; {time.monotonic() - started:.0f} s; also in {output}\n"
-        "Scheduled: pods from the first Binding to the last. Writes and CPU: from the start of the "
-        "scheduler.\nWhole clusters share this machine, so compare within one table only."
+    started, results = time.monotonic(), Results()
+    for plan in plans:
+        results += run(plan, progress=progress)
+        # What is measured outlives an interruption of the rest.
+        write(results, told, output=output)
+    show(results, output=output)
+    print(
+        f"{machine['processor']}, {machine['cores']} cores, load {machine['load_average']} before,"
+        f" Kubernetes {machine['kubernetes']}, Python {machine['python']};"
+        f" {time.monotonic() - started:.0f} s"
     )
-
-
-def _outcomes(
-    loads: list[Load], *, systems: list[System], rounds: int, progress: Progress
-) -> list[Outcome]:
-    outcomes = []
-    for load in loads:
-        for number in range(rounds):
-            for system in systems:
-                # One is enough, and it needs no cluster of any size.
-                with_agent = load is loads[0] and number == 0 and system is System.ANNOTATION
-                outcomes.append(run(system, load, with_agent=with_agent, progress=progress))
-    return outcomes
 
 
 if __name__ == "__main__":

@@ -23,16 +23,16 @@ class Stalled(Exception):
 
 
 class Arrivals:
-    """Notes the moment at which each pod is seen bound; a context manager."""
+    """Notes the moment at which each pod with a label is seen bound; a context manager."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, *, selector: str) -> None:
         self._client = Client(connect(str(kubeconfig)))
         self._reflector = Reflector(
             self._client,
             "/api/v1/pods",
             type=Pod,
             on_event=self._seen,
-            params={"fieldSelector": "spec.nodeName!="},
+            params={"fieldSelector": "spec.nodeName!=", "labelSelector": selector},
         )
         self._changed = threading.Condition()  # guards the next one
         self._moments: dict[str, float] = {}

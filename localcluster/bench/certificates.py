@@ -18,6 +18,11 @@ class Certificates:
         self.server = folder / "server"
         self.client = folder / "client"
 
+    @property
+    def client_pair(self) -> KeyPair:
+        """The client's certificate and key."""
+        return KeyPair(certificate=self.client / "tls.crt", key=self.client / "tls.key")
+
     def issue(self) -> None:
         """Write tls.crt, tls.key and ca.crt for both."""
         self._folder.mkdir()

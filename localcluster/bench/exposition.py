@@ -30,25 +30,39 @@ def grown(before: Series, after: Series) -> Series:
     }
 
 
-def quantile(text: str, name: str, share: float, **labels: str) -> float:
-    """The value below which `share` of the histogram's observations are; NaN where it has none.
+def buckets(text: str, name: str) -> Series:
+    """All buckets of the histogram `name`, with their bound as label `le`."""
+    return {
+        frozenset(sample.labels.items()): sample.value
+        for sample in _samples(text, name)
+        if sample.name == f"{name}_bucket"
+    }
+
+
+def since(before: Series, after: Series) -> Series:
+    """What was counted between two moments; buckets that nothing came into are zero."""
+    return {labels: value - before.get(labels, 0.0) for labels, value in after.items()}
+
+
+def quantile(observed: Series, share: float, **labels: str) -> float:
+    """The value below which `share` of what buckets counted is; NaN where that is nothing.
 
     Between the bounds of a bucket observations are taken to be spread evenly, as by Prometheus'
     `histogram_quantile`.
     """
-    buckets: defaultdict[float, float] = defaultdict(float)
-    for sample in _samples(text, name):
-        if sample.name == f"{name}_bucket" and labels.items() <= sample.labels.items():
-            buckets[float(sample.labels["le"])] += sample.value
-    bounds = sorted(buckets)
-    total = buckets[bounds[-1]] if bounds else 0
+    counts: defaultdict[float, float] = defaultdict(float)
+    for found, value in observed.items():
+        if labels.items() <= found:
+            counts[float(dict(found)["le"])] += value
+    bounds = sorted(counts)
+    total = counts[bounds[-1]] if bounds else 0
     lower, below = 0.0, 0.0
     for bound in bounds:
-        if total and buckets[bound] >= share * total:
+        if total and counts[bound] >= share * total:
             if bound == float("inf"):
                 return lower
-            return lower + (bound - lower) * (share * total - below) / (buckets[bound] - below)
-        lower, below = bound, buckets[bound]
+            return lower + (bound - lower) * (share * total - below) / (counts[bound] - below)
+        lower, below = bound, counts[bound]
     return float("nan")
 
 

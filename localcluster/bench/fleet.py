@@ -1,31 +1,53 @@
-"""What is scheduled and on what: simulated nodes with eight GPUs each, and pods that ask for one.
+"""What is scheduled and on what: simulated nodes with eight GPUs each, pods that ask for one, and
+pods that hold GPUs already.
 
-The objects are those that kubelet, the node agent and a user would write; who places the pods is
-the business of `systems`.
+The objects are those that kubelet, the node agent, the extender and a user would write; who places
+the pods is the business of `systems`. Pure.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE, INVENTORY, PATH, encode_inventory
-from gpus.model import GPU_RESOURCE, DeviceId, Gpu, Link, NodeInventory, Path, PcieLevel, Source
-from localcluster.api import ApiClient, Object
-from localcluster.cluster import LocalCluster
-from localcluster.simulated import NodeTemplate
+from gpus.annotations import (
+    ASSIGNED,
+    GPU_LABEL,
+    GPU_LABEL_VALUE,
+    INVENTORY,
+    PATH,
+    encode_assigned,
+    encode_inventory,
+)
+from gpus.model import (
+    GPU_RESOURCE,
+    Assignment,
+    DeviceId,
+    Gpu,
+    Link,
+    NodeInventory,
+    Path,
+    PcieLevel,
+    Source,
+)
+from localcluster.api import Object
+from localcluster.simulated import NodeTemplate, bare_node
 
 GPUS = 8
 """GPUs of each node."""
 
+NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/default/pods"
+BATCH = "bench"
+"""Label of pods; its value names the batch."""
+FILL = "fill"
+"""Batch of the pods that hold GPUs from the start."""
 
 _CAPACITY: Mapping[str, str] = {"cpu": "128", "memory": "2Ti", "pods": "110"}
 _GPU_CAPACITY: Mapping[str, str] = {GPU_RESOURCE: str(GPUS)}
 _UUIDS = uuid.UUID("0f3c8a54-5e0b-5d0a-9a6e-0c6f6f1f7d11")
 _NVLINKS = 18
-_PARALLEL = 8
+_CONTAINER = "main"
 
 
 def node_names(count: int) -> list[str]:
@@ -33,30 +55,69 @@ def node_names(count: int) -> list[str]:
     return [f"node-{number:05d}" for number in range(count)]
 
 
-def create_nodes(cluster: LocalCluster, names: Sequence[str], *, path: Path | None) -> None:
-    """Create ready nodes; with `path` they look as if a node agent served them by that path."""
+def node(name: str, *, path: Path | None) -> Object:
+    """A ready node; with `path` it looks as if a node agent served it by that path."""
     if path is None:
-        cluster.create_bare_nodes(names, NodeTemplate(capacity={**_CAPACITY, **_GPU_CAPACITY}))
-        return
-    cluster.api.get("/api/v1")  # so that the threads share one client
-
-    def create(name: str) -> None:
-        cluster.create_bare_nodes([name], _served(name, path))
-
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        list(pool.map(create, names))
-
-
-def create_pods(api: ApiClient, count: int) -> Iterator[None]:
-    """Create that many pods with one GPU each; yields after each one."""
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        for _ in pool.map(lambda number: api.create(PODS, _pod(number)), range(count)):
-            yield
+        return bare_node(name, NodeTemplate(capacity={**_CAPACITY, **_GPU_CAPACITY}))
+    on_plugin_path = path is Path.PLUGIN
+    return bare_node(
+        name,
+        NodeTemplate(
+            capacity={**_CAPACITY, **(_GPU_CAPACITY if on_plugin_path else {})},
+            labels={GPU_LABEL: GPU_LABEL_VALUE},
+            annotations={PATH: path, INVENTORY: encode_inventory(inventory(name))},
+        ),
+    )
 
 
-def inventory(node: str) -> NodeInventory:
+def pod(name: str, *, batch: str, gpus: int = 1) -> Object:
+    """A pod as a user writes it."""
+    limits = {GPU_RESOURCE: gpus, "cpu": "1", "memory": "1Gi"}
+    container = {"name": _CONTAINER, "image": "training", "resources": {"limits": limits}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {BATCH: batch}},
+        "spec": {"containers": [container]},
+    }
+
+
+def filling(names: Sequence[str], *, path: Path | None) -> Iterator[Object]:
+    """Bound pods that hold all GPUs of nine nodes in ten: of eight a whole node, of the ninth one
+    GPU each.
+
+    That makes 8,000 pods on 5,000 nodes.
+    """
+    for number, name in enumerate(names):
+        if number % 10 < 8:
+            yield _holder(f"fill-{number:05d}", name, range(GPUS), path=path)
+        elif number % 10 == 8:
+            for index in range(GPUS):
+                yield _holder(f"fill-{number:05d}-{index}", name, [index], path=path)
+
+
+def _holder(name: str, on_node: str, indices: Sequence[int], *, path: Path | None) -> Object:
+    holder = pod(name, batch=FILL, gpus=len(indices))
+    holder["spec"]["nodeName"] = on_node
+    if path is None:
+        return holder
+    ids = device_ids(on_node)
+    devices = tuple(ids[index] for index in indices)
+    containers = {_CONTAINER: devices} if path is Path.ANNOTATION else {}
+    holder["metadata"]["labels"][GPU_LABEL] = GPU_LABEL_VALUE
+    assigned = encode_assigned(Assignment(epoch=1, containers=containers))
+    holder["metadata"]["annotations"] = {ASSIGNED: assigned}
+    return holder
+
+
+def device_ids(node_name: str) -> list[DeviceId]:
+    """The UUIDs of a node's GPUs."""
+    return [DeviceId(f"GPU-{uuid.uuid5(_UUIDS, f'{node_name}/{index}')}") for index in range(GPUS)]
+
+
+def inventory(node_name: str) -> NodeInventory:
     """Eight H100 behind NVSwitches, four on each processor, with UUIDs of their own."""
-    ids = [DeviceId(f"GPU-{uuid.uuid5(_UUIDS, f'{node}/{index}')}") for index in range(GPUS)]
+    ids = device_ids(node_name)
     return NodeInventory(
         source=Source.NVML,
         driver="570.172.08",
@@ -87,29 +148,3 @@ def _gpu(ids: Sequence[DeviceId], index: int) -> Gpu:
             if other != index
         ),
     )
-
-
-def _served(name: str, path: Path) -> NodeTemplate:
-    on_plugin_path = path is Path.PLUGIN
-    return NodeTemplate(
-        capacity={**_CAPACITY, **(_GPU_CAPACITY if on_plugin_path else {})},
-        labels={GPU_LABEL: GPU_LABEL_VALUE},
-        annotations={PATH: path, INVENTORY: encode_inventory(inventory(name))},
-    )
-
-
-def _pod(number: int) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": f"pod-{number:05d}"},
-        "spec": {
-            "containers": [
-                {
-                    "name": "main",
-                    "image": "training",
-                    "resources": {"limits": {GPU_RESOURCE: 1, "cpu": "1", "memory": "1Gi"}},
-                }
-            ]
-        },
-    }

@@ -31,7 +31,7 @@ class System(Enum):
     """Who counts GPUs, and where."""
 
     NATIVE = "kube-scheduler alone"
-    THROTTLED = "kube-scheduler alone, 50 requests/s"
+    THROTTLED = "kube-scheduler as it comes"
     STUB = "do-nothing stub"
     ANNOTATION = "annotation path"
     PLUGIN = "plugin path"
@@ -66,28 +66,32 @@ class Placement:
             self._stub.start()
         self._cluster.stop_scheduler()
 
-    def start_scheduler(self) -> None:
-        """Start the scheduler; returns when it is healthy, maybe already working."""
-        if self.stack is not None:
-            self.stack.use_extender()
-        elif self._stub is not None:
-            client = self._stub.certificates.client
-            self._use(shipped.scheduler_configuration(self._stub.url, client=client))
-        else:
-            self._use(self._without_extender())
+    def start_scheduler(self, system: System) -> None:
+        """Start the scheduler as `system` runs it, which is ours or differs in the scheduler only.
 
-    def _without_extender(self) -> shipped.Object:
+        Returns when it is healthy, maybe already working.
+        """
+        target = self._cluster.state / "bench-scheduler.json"
+        write_atomically(target, json.dumps(self.configuration(system), indent=2).encode())
+        self._cluster.restart_scheduler(target)
+
+    def configuration(self, system: System) -> shipped.Object:
+        """The KubeSchedulerConfiguration of `system`."""
+        if self.stack is not None:
+            client = self.stack.certificates / "scheduler-client"
+            return shipped.scheduler_configuration(self.stack.extender_url, client=client)
+        if self._stub is not None:
+            client = self._stub.certificates.client
+            return shipped.scheduler_configuration(self._stub.url, client=client)
+        return self._without_extender(throttled=system is System.THROTTLED)
+
+    def _without_extender(self, *, throttled: bool) -> shipped.Object:
         configuration = shipped.scheduler_configuration("", client=self._cluster.state)
         del configuration["extenders"]
-        if self._system is System.THROTTLED:
+        if throttled:
             for limit in ("qps", "burst"):
                 del configuration["clientConnection"][limit]
         return configuration
-
-    def _use(self, configuration: shipped.Object) -> None:
-        target = self._cluster.state / "bench-scheduler.json"
-        write_atomically(target, json.dumps(configuration, indent=2).encode())
-        self._cluster.restart_scheduler(target)
 
 
 class _StubProcess:

@@ -1,146 +1,162 @@
-"""What the outcomes come to: figures with their baseline, as a table and as JSON."""
+"""The tables that people read, and the same for programs."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from statistics import median
+from dataclasses import asdict
+from typing import Any
 
 from rich.table import Table
 
-from localcluster.bench.experiment import Outcome
+from localcluster.bench.figures import BIND_WRITES, LOOP, REFUSED, SCHEDULED, Row
+from localcluster.bench.goals import Goal
+from localcluster.bench.outcome import Growth, Rebuild, Results, State
 from localcluster.bench.systems import System
 
-_MEBI = 1 << 20
-_SMALL = 0.005
-"""Writes per pod and milliseconds of CPU per pod below this are not worth a line."""
+#: Headings and the figures below them.
+_COLUMNS: Mapping[str, str] = {
+    "loop, ms": LOOP,
+    "filter p50": "filter p50",
+    "p99, ms": "filter p99",
+    "bind p99": "bind p99",
+    "refused, %": REFUSED,
+    "writes": BIND_WRITES,
+}
+#: Processes whose CPU and memory are told.
+_PROCESSES = ("extender", "stub", "webhook", "kube-scheduler", "kube-apiserver", "etcd")
+
+_Figures = Mapping[str, Row]
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured value."""
-
-    value: float
-    unit: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One line; `baseline` is the same figure of kube-scheduler alone, at the same size."""
-
-    name: str
-    nodes: int
-    value: float
-    unit: str
-    baseline: float | None
-    ratio: float | None
-
-
-def rows(outcomes: Iterable[Outcome]) -> list[Row]:
-    """The median of each figure over repeated experiments, with its baseline."""
-    seen: defaultdict[tuple[int, System], list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        seen[outcome.load.nodes, outcome.system].append(outcome)
-    medians = {key: _median(repeated) for key, repeated in seen.items()}
-    names = dict.fromkeys(name for figures in medians.values() for name in figures)
-    return [
-        _row(name, figure, nodes=nodes, system=system, alone=medians.get((nodes, System.NATIVE)))
-        for nodes in sorted({nodes for nodes, _ in medians})
-        for name in sorted(names, key=_place)
-        for system in System
-        if (figure := medians.get((nodes, system), {}).get(name)) is not None
-    ]
-
-
-def rendered(found: Sequence[Row], *, title: str) -> Table:
-    """The rows for people; a section for each number of nodes."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("nodes", justify="right")
-    table.add_column("what")
-    for heading in ("value", "alone", "ratio"):
+def speed_table(rows: Iterable[Row]) -> Table:
+    """One line for each system, at each size and state."""
+    table = _table("Speed", ("nodes", "state", "system"))
+    for heading in ("pods/s", "range", "to alone", "to stub", *_COLUMNS):
         table.add_column(heading, justify="right")
-    for before, row in zip([None, *found], found, strict=False):
-        if before is not None and before.nodes != row.nodes:
+    before: tuple[int, State] | None = None
+    for (nodes, state, system), figures in _by_system(rows).items():
+        if before not in (None, (nodes, state)):
             table.add_section()
+        before = (nodes, state)
+        scheduled = figures[SCHEDULED]
         table.add_row(
-            str(row.nodes),
-            row.name,
-            f"{_number(row.value)} {row.unit}",
-            "" if row.baseline is None else _number(row.baseline),
-            "" if row.ratio is None else f"{row.ratio:.2f}",
+            str(nodes),
+            state.value,
+            system.value,
+            _number(scheduled.value),
+            f"{_number(scheduled.lowest)}-{_number(scheduled.highest)}",
+            _ratio(scheduled.to_alone),
+            _ratio(scheduled.to_stub),
+            *(_value(figures.get(name)) for name in _COLUMNS.values()),
         )
     return table
 
 
-def as_json(found: Iterable[Row]) -> list[dict[str, object]]:
-    """The rows for programs; full precision."""
-    return [asdict(row) for row in found]
+def usage_table(rows: Iterable[Row], *, agent_memory: int | None) -> Table:
+    """CPU and memory of each process on full nodes, for the largest clusters."""
+    found = [row for row in rows if row.state is State.FULL]
+    largest = max((row.nodes for row in found), default=0)
+    table = _table(f"CPU, ms per pod, and memory, MiB, at {largest} full nodes", ("process",))
+    systems = _by_system(row for row in found if row.nodes == largest)
+    for _, _, system in systems:
+        table.add_column(system.value, justify="right")
+    for process in _PROCESSES:
+        cells = [
+            f"{_value(figures[f'CPU, {process}'])} {_value(figures[f'memory, {process}']):>5}"
+            if f"memory, {process}" in figures and f"CPU, {process}" in figures
+            else ""
+            for figures in systems.values()
+        ]
+        if any(cells):
+            table.add_row(process, *cells)
+    if agent_memory is not None:
+        table.caption = f"A node agent takes {agent_memory / (1 << 20):.0f} MiB."
+    return table
 
 
-def _figures(outcome: Outcome) -> dict[str, Figure]:
-    found = {
-        "scheduled": Figure(outcome.pods_per_second, "pods/s"),
-        "scheduling loop, mean": Figure(outcome.loop * 1000, "ms per pod"),
-    }
-    if outcome.system is System.THROTTLED:
-        return {"scheduled": found["scheduled"]}
-    for (what, share), seconds in outcome.latencies.items():
-        found[f"{what} p{share * 100:.0f}"] = Figure(seconds * 1000, "ms")
-    if outcome.refused_share is not None:
-        found["binds refused"] = Figure(outcome.refused_share * 100, "%")
-    total = sum(outcome.writes_per_pod.values())
-    found["API writes, all"] = Figure(total, "per pod")
-    for resource, count in sorted(outcome.writes_per_pod.items()):
-        found[f"API writes, {resource}"] = Figure(count, "per pod")
-    for process, seconds in outcome.cpu_per_pod.items():
-        found[f"CPU, {process}"] = Figure(seconds * 1000, "ms per pod")
-    for process, size in outcome.memory.items():
-        found[f"memory, {process}"] = Figure(size / _MEBI, "MiB")
+def rebuild_table(rebuilds: Iterable[Rebuild]) -> Table:
+    """How long extenders took to serve again."""
+    table = _table("Extender started again among bound pods", ("nodes", "pods", "system"))
+    for heading in ("ledger, s", "start to serving, s"):
+        table.add_column(heading, justify="right")
+    for each in rebuilds:
+        cells = (f"{each.ledger:.2f}", f"{each.restart:.2f}")
+        table.add_row(str(each.nodes), str(each.pods), each.system.value, *cells)
+    return table
+
+
+def growth_table(growth: Growth) -> Table:
+    """Round trips of filters by the length of the list of names."""
+    title = f"Filter over HTTPS, {growth.system.value}, {growth.nodes} nodes, {growth.pods} pods"
+    table = _table(title, ())
+    for heading in ("names", "p50, ms", "p99, ms", "µs per name", "stub p50", "stub p99"):
+        table.add_column(heading, justify="right")
+    for names, ours in sorted(growth.ours.items()):
+        stub = growth.stub.get(names)
+        table.add_row(
+            str(names),
+            _number(ours.p50 * 1e3),
+            _number(ours.p99 * 1e3),
+            _number(ours.p50 * 1e6 / names),
+            "" if stub is None else _number(stub.p50 * 1e3),
+            "" if stub is None else _number(stub.p99 * 1e3),
+        )
+    return table
+
+
+def goals_table(goals: Sequence[Goal]) -> Table:
+    """Each goal with what was measured."""
+    met = sum(goal.met for goal in goals)
+    table = _table(f"Goals: {met} of {len(goals)} met", ("goal", "where"))
+    for heading in ("measured", "limit"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for goal in goals:
+        sign = "≥" if goal.at_least else "≤"
+        table.add_row(
+            goal.text,
+            goal.where,
+            f"{_number(goal.value)} {goal.unit}",
+            f"{sign} {goal.limit:g}",
+            "met" if goal.met else "[bold]not met[/bold]",
+        )
+    return table
+
+
+def document(rows: Iterable[Row], goals: Iterable[Goal], results: Results) -> dict[str, Any]:
+    """All that was measured, for programs; full precision."""
     return {
-        name: figure
-        for name, figure in found.items()
-        if figure.value >= _SMALL or not name.startswith(("API writes", "CPU"))
+        "rows": [
+            asdict(row) | {"system": row.system.value, "state": row.state.value} for row in rows
+        ],
+        "goals": [asdict(goal) | {"met": goal.met} for goal in goals],
+        "rebuilds": [asdict(each) | {"system": each.system.value} for each in results.rebuilds],
+        "growth": [asdict(each) | {"system": each.system.value} for each in results.growths],
+        "agent_memory": results.agent_memory,
     }
 
 
-def _median(repeated: Sequence[Outcome]) -> dict[str, Figure]:
-    all_figures = [_figures(outcome) for outcome in repeated]
-    return {
-        name: Figure(median(f[name].value for f in all_figures if name in f), figure.unit)
-        for figures in all_figures
-        for name, figure in figures.items()
-    }
+def _by_system(rows: Iterable[Row]) -> dict[tuple[int, State, System], dict[str, Row]]:
+    found: defaultdict[tuple[int, State, System], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        found[row.nodes, row.state, row.system][row.what] = row
+    return dict(found)
 
 
-def _row(
-    name: str, figure: Figure, *, nodes: int, system: System, alone: Mapping[str, Figure] | None
-) -> Row:
-    compared = alone.get(name) if alone is not None and system is not System.NATIVE else None
-    return Row(
-        name=f"{name}: {system.value}",
-        nodes=nodes,
-        value=figure.value,
-        unit=figure.unit,
-        baseline=compared.value if compared is not None else None,
-        ratio=figure.value / compared.value if compared is not None and compared.value else None,
-    )
+def _table(title: str, headings: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
 
 
-def _place(name: str) -> int:
-    """Where a figure stands in the table: by its kind, else as found."""
-    kinds = (
-        "scheduled",
-        "scheduling",
-        "filter",
-        "prioritize",
-        "bind p",
-        "webhook",
-        "binds",
-        "API",
-        "CPU",
-    )
-    return next((place for place, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
+def _value(row: Row | None) -> str:
+    return "" if row is None else _number(row.value)
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _number(value: float) -> str:

@@ -16,16 +16,28 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Resident memory in bytes (VmRSS; pages shared by two of them count twice), seconds of CPU
-    since the start.
+    """Resident memory in bytes, seconds of CPU since the start (proc(5)).
+
+    A forked worker shares pages with its parent, and those count once: of `anonymous` memory, which
+    nobody else can share, each has its proportional part; the pages of `files` are the same ones.
     """
 
-    memory: int
-    cpu: float
+    anonymous: int = 0
+    files: int = 0
+    cpu: float = 0.0
+
+    @property
+    def memory(self) -> int:
+        """All resident memory."""
+        return self.anonymous + self.files
 
     def __add__(self, other: Usage) -> Usage:
-        """Both together."""
-        return Usage(memory=self.memory + other.memory, cpu=self.cpu + other.cpu)
+        """Both together, as parent and child."""
+        return Usage(
+            anonymous=self.anonymous + other.anonymous,
+            files=max(self.files, other.files),
+            cpu=self.cpu + other.cpu,
+        )
 
 
 def usage_of(running: Processes) -> dict[str, Usage]:
@@ -42,12 +54,20 @@ def usage_of(running: Processes) -> dict[str, Usage]:
 
 def _usage(pid: int) -> Usage | None:
     try:
+        rollup = (_PROC / str(pid) / "smaps_rollup").read_text()
         status = (_PROC / str(pid) / "status").read_text()
         stat = (_PROC / str(pid) / "stat").read_text()
     except OSError:  # ended meanwhile
         return None
-    resident = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
     # After the name in parentheses, which may hold anything: utime and stime (proc(5)).
     fields = stat.rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
-    return Usage(memory=int(resident[1]) * 1024 if resident else 0, cpu=ticks / _TICKS)
+    return Usage(
+        anonymous=_kibi("Pss_Anon", rollup) + _kibi("Pss_Shmem", rollup),
+        files=_kibi("RssFile", status),
+        cpu=(int(fields[11]) + int(fields[12])) / _TICKS,
+    )
+
+
+def _kibi(name: str, text: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from io import StringIO
+import sys
+from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any
 
+import prometheus_client
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
-from rich.console import Console
 
 from gpus.annotations import decode_inventory, encode_inventory
-from localcluster.bench.experiment import Load, Outcome
-from localcluster.bench.exposition import counter, grown, mean, quantile
-from localcluster.bench.fleet import GPUS, inventory, node_names
+from gpus.model import Path as NodePath
+from localcluster.bench.exposition import buckets, counter, grown, mean, quantile, since
+from localcluster.bench.figures import BIND_WRITES, SCHEDULED, Row, rows
+from localcluster.bench.fleet import GPUS, filling, inventory, node_names
+from localcluster.bench.outcome import Load, Outcome, State
+from localcluster.bench.restart import NotTold, began_to_list
+from localcluster.bench.site import WrongPlacement, check
 from localcluster.bench.systems import System
-from localcluster.bench.table import Row, as_json, rendered, rows
 from localcluster.bench.usage import usage_of
 from localcluster.processes import Processes
 from localcluster.waiting import until
@@ -27,8 +31,8 @@ from localcluster.waiting import until
 
 def test_a_counter_is_read_by_its_labels_and_only_its_growth_counts() -> None:
     registry = CollectorRegistry()
-    requests = Counter("requests", "", ["verb"], registry=registry)
-    Counter("requests_of_another_kind", "", registry=registry).inc()
+    requests = prometheus_client.Counter("requests", "", ["verb"], registry=registry)
+    prometheus_client.Counter("requests_of_another_kind", "", registry=registry).inc()
     requests.labels("POST").inc(2)
     before = counter(generate_latest(registry).decode(), "requests_total")
     requests.labels("POST").inc(3)
@@ -56,14 +60,27 @@ def test_a_quantile_lies_evenly_between_the_bounds_of_its_bucket(
     seconds.labels("filter").observe(100)
     text = generate_latest(registry).decode()
 
-    assert quantile(text, "seconds", share, verb="bind") == expected
+    assert quantile(buckets(text, "seconds"), share, verb="bind") == expected
 
 
 def test_a_quantile_beyond_the_last_bound_is_that_bound() -> None:
     registry = CollectorRegistry()
     Histogram("seconds", "", buckets=(2, 4), registry=registry).observe(9)
 
-    assert quantile(generate_latest(registry).decode(), "seconds", 0.5) == 4
+    assert quantile(buckets(generate_latest(registry).decode(), "seconds"), 0.5) == 4
+
+
+def test_a_quantile_of_what_came_since_a_moment_knows_nothing_of_what_was_before() -> None:
+    registry = CollectorRegistry()
+    seconds = Histogram("seconds", "", buckets=(1, 2, 4), registry=registry)
+    seconds.observe(0.5)
+    before = buckets(generate_latest(registry).decode(), "seconds")
+    for _ in range(2):
+        seconds.observe(3)
+    after = buckets(generate_latest(registry).decode(), "seconds")
+
+    # Between two and four, for the bucket below that nothing came into still bounds it.
+    assert quantile(since(before, after), 0.5) == 3
 
 
 def test_a_mean_is_that_of_all_series() -> None:
@@ -80,85 +97,144 @@ def test_a_quantile_of_nothing_is_not_a_number() -> None:
     Histogram("seconds", "", registry=registry)
     text = generate_latest(registry).decode()
 
-    assert math.isnan(quantile(text, "seconds", 0.5))
-    assert math.isnan(quantile(text, "minutes", 0.5))
+    assert math.isnan(quantile(buckets(text, "seconds"), 0.5))
+    assert math.isnan(quantile(buckets(text, "minutes"), 0.5))
     assert math.isnan(mean(text, "seconds"))
 
 
-def outcome(system: System, rate: float, *, nodes: int = 100, writes: float = 1.0) -> Outcome:
+def outcome(
+    system: System,
+    rate: float,
+    *,
+    number: int = 0,
+    nodes: int = 100,
+    state: State = State.EMPTY,
+    **more: Any,
+) -> Outcome:
     return Outcome(
         system=system,
-        load=Load(nodes=nodes, pods=10),
+        load=Load(nodes=nodes, pods=10, state=state),
+        round=number,
         pods_per_second=rate,
         loop=1 / rate,
-        writes_per_pod={"pods/binding": writes},
-        memory={"etcd": 3 << 20},
+        **more,
     )
 
 
-def by_name(found: list[Row]) -> dict[tuple[str, int], Row]:
-    return {(row.name, row.nodes): row for row in found}
+def figure(found: list[Row], what: str, system: System, nodes: int = 100) -> Row:
+    (row,) = (r for r in found if (r.what, r.system, r.nodes) == (what, system, nodes))
+    return row
 
 
-def test_each_figure_is_compared_with_the_scheduler_alone_at_the_same_size() -> None:
-    found = by_name(
-        rows(
-            [
-                outcome(System.NATIVE, 100),
-                outcome(System.ANNOTATION, 80, writes=2),
-                outcome(System.NATIVE, 50, nodes=1000),
-                outcome(System.PLUGIN, 60, nodes=1000),
-            ]
-        )
+def test_each_figure_is_compared_with_its_like_at_the_same_size_and_state() -> None:
+    found = rows(
+        [
+            outcome(System.NATIVE, 100),
+            outcome(System.STUB, 160),
+            outcome(System.ANNOTATION, 80),
+            outcome(System.PLUGIN, 5, state=State.FULL),
+            outcome(System.NATIVE, 50, nodes=1000),
+            outcome(System.PLUGIN, 60, nodes=1000),
+        ]
     )
 
-    alone = found["scheduled: kube-scheduler alone", 100]
-    assert (alone.value, alone.baseline, alone.ratio) == (100, None, None)
-    small = found["scheduled: annotation path", 100]
-    assert (small.value, small.unit, small.baseline, small.ratio) == (80, "pods/s", 100, 0.8)
-    assert found["scheduled: plugin path", 1000].ratio == 1.2
-    assert found["API writes, all: annotation path", 100].ratio == 2
-    assert found["memory, etcd: plugin path", 1000].value == 3
+    alone = figure(found, SCHEDULED, System.NATIVE)
+    assert (alone.value, alone.unit, alone.to_alone, alone.to_stub) == (100, "pods/s", None, None)
+    stub = figure(found, SCHEDULED, System.STUB)
+    assert (stub.to_alone, stub.to_stub) == (1.6, None)
+    ours = figure(found, SCHEDULED, System.ANNOTATION)
+    assert (ours.value, ours.to_alone, ours.to_stub) == (80, 0.8, 0.5)
+    full = figure(found, SCHEDULED, System.PLUGIN)
+    assert (full.state, full.to_alone, full.to_stub) == (State.FULL, None, None)
+    assert figure(found, SCHEDULED, System.PLUGIN, nodes=1000).to_alone == 1.2
 
 
-def test_of_repeated_experiments_the_median_is_told() -> None:
-    found = by_name(rows(outcome(System.NATIVE, rate) for rate in (10, 90, 20)))
+def test_ratios_are_taken_within_rounds_so_that_a_slow_minute_hits_both() -> None:
+    found = rows(
+        outcome(system, rate, number=number)
+        for number, (alone, ours) in enumerate([(100, 90), (10, 9), (50, 45)])
+        for system, rate in ((System.NATIVE, alone), (System.PLUGIN, ours))
+    )
 
-    assert found["scheduled: kube-scheduler alone", 100].value == 20
+    row = figure(found, SCHEDULED, System.PLUGIN)
+    assert (row.value, row.lowest, row.highest) == (45, 9, 90)
+    assert row.to_alone == 0.9
 
 
-def test_the_table_for_people_and_the_rows_for_programs_are_the_same() -> None:
-    found = rows([outcome(System.NATIVE, 100), outcome(System.PLUGIN, 110)])
-    console = Console(width=120, file=StringIO())
-    console.print(rendered(found, title="speed"))
-    shown = cast(StringIO, console.file).getvalue()
+def test_the_writes_of_a_bind_are_all_but_events_and_leases() -> None:
+    writes = {"pods/binding": 1.0, "configmaps": 1.0, "events": 1.0, "leases": 0.1}
+    found = rows([outcome(System.ANNOTATION, 1, writes_per_pod=writes)])
 
-    written = json.loads(json.dumps(as_json(found)))
-    assert len(written) == len(found)
-    for row in written:
-        assert set(row) == {"name", "nodes", "value", "unit", "baseline", "ratio"}
-        assert row["name"] in shown
+    assert figure(found, BIND_WRITES, System.ANNOTATION).value == 2
+    assert figure(found, "API writes, events", System.ANNOTATION).value == 1
+
+
+def test_without_a_count_of_writes_none_are_told() -> None:
+    assert BIND_WRITES not in {row.what for row in rows([outcome(System.ANNOTATION, 1)])}
 
 
 def test_nodes_have_gpus_of_their_own_that_are_all_linked() -> None:
     first, second = (inventory(name) for name in node_names(2))
 
-    ids = {gpu.uuid for node in (first, second) for gpu in node.gpus}
+    ids = {gpu.uuid for found in (first, second) for gpu in found.gpus}
     assert len(ids) == 2 * GPUS
     assert all(len(gpu.links) == GPUS - 1 for gpu in first.gpus)
     assert decode_inventory(encode_inventory(first)) == first
 
 
+@pytest.mark.parametrize("path", [None, NodePath.PLUGIN, NodePath.ANNOTATION])
+def test_nine_nodes_in_ten_are_filled_and_no_gpu_twice(path: NodePath | None) -> None:
+    held = list(filling(node_names(100), path=path))
+
+    on_node: Counter[str] = Counter()
+    for each in held:
+        limits = each["spec"]["containers"][0]["resources"]["limits"]
+        on_node[each["spec"]["nodeName"]] += limits["nvidia.com/gpu"]
+    assert set(on_node.values()) == {GPUS}
+    assert len(on_node) == 90
+    assert len(held) == 160
+    check([], held=held)
+
+
+def test_devices_that_are_held_twice_make_the_figures_worthless() -> None:
+    first, *_ = filling(node_names(10), path=NodePath.ANNOTATION)
+    again = {**first, "spec": {**first["spec"], "nodeName": "another"}}
+
+    with pytest.raises(WrongPlacement, match="two pods"):
+        check([again], held=[first])
+
+
+def test_more_pods_than_gpus_on_a_node_make_the_figures_worthless() -> None:
+    first, *_ = filling(node_names(10), path=None)
+
+    with pytest.raises(WrongPlacement, match="more pods than it has GPUs"):
+        check([first], held=[first])
+
+
 def test_a_process_and_its_children_are_counted_together(tmp_path: Path) -> None:
     running = Processes(run=tmp_path / "run", logs=tmp_path / "logs", environment=os.environ)
+    hold = "import os, time; kept = bytearray(os.urandom(1 << 24)); os.fork(); time.sleep(60)"
     try:
-        running.start("alone", ["sleep", "60"], grace=0)
-        running.start("family", ["/bin/sh", "-c", "sleep 60 & sleep 60 & wait"], grace=0)
+        running.start("family", [sys.executable, "-c", hold], grace=0)
 
-        def all_there() -> bool:
-            used = usage_of(running)
-            return used["family"].memory >= 2 * used["alone"].memory > 0
+        def settled() -> bool:
+            used = usage_of(running).get("family")
+            return used is not None and used.anonymous > 1 << 24
 
-        until(all_there, timeout=20, what="three processes in one family")
+        until(settled, timeout=20, what="the family's memory")
+        # Both see the 16 MiB, and there they are once.
+        assert usage_of(running)["family"].anonymous < 2 << 24
     finally:
         running.stop_all()
+
+
+def test_the_moment_at_which_a_leader_begins_to_list_pods_is_read_from_its_log() -> None:
+    log = """\
+{"event": "leading, listing pods", "timestamp": "2026-01-02T03:04:05.500000Z"}
+{"event": "leading, listing pods", "timestamp": "2026-01-02T03:04:06.500000Z"}
+{"event": "bound"}
+"""
+
+    assert began_to_list(log) == datetime(2026, 1, 2, 3, 4, 6, 500000, UTC).timestamp()
+    with pytest.raises(NotTold):
+        began_to_list("nothing of the kind")

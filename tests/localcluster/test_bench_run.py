@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.bench.experiment import Load, run
+from localcluster.bench.experiment import Plan, run
+from localcluster.bench.outcome import State
 from localcluster.bench.systems import System
 from localcluster.parts.progress import SilentProgress
 from localcluster.processtable import command_line, processes
@@ -34,21 +36,55 @@ def started_below(folder: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("control_plane_parts")
-def test_an_experiment_sees_every_pod_bound_and_what_it_cost() -> None:
-    load = Load(nodes=3, pods=12)
-
-    found = run(System.ANNOTATION, load, with_agent=True, progress=SilentProgress())
-
-    assert found.pods_per_second > 0
-    assert 0 < found.loop < 10
-    assert found.refused_share == 0
-    assert (found.writes_per_pod["pods/binding"], found.writes_per_pod["configmaps"]) == (1, 1)
-    assert {what for what, _ in found.latencies} >= {"filter", "bind", "webhook"}
-    assert all(found.latencies[what, 0.5] > 0 for what in ("filter", "bind", "webhook"))
-    assert {"etcd", "kube-apiserver", "kube-scheduler", "extender", "webhook", "node agent"} <= set(
-        found.memory
+def test_ours_and_the_stub_are_seen_binding_every_pod_on_empty_and_on_full_nodes() -> None:
+    plan = Plan(
+        nodes=20,
+        pods=12,
+        systems=[System.STUB, System.ANNOTATION],
+        growth=True,
+        extras=True,
     )
-    assert found.cpu_per_pod["extender"] >= 0
+
+    found = run(plan, progress=SilentProgress())
+
+    stub, ours = (
+        {outcome.load.state: outcome for outcome in found.outcomes if outcome.system is system}
+        for system in plan.systems
+    )
+    for state in (State.EMPTY, State.FULL):
+        assert stub[state].pods_per_second > 0
+        assert stub[state].writes_per_pod["pods/binding"] == 1
+        assert {"etcd", "kube-apiserver", "kube-scheduler", "stub"} <= set(stub[state].memory)
+        assert ours[state].refused_share == 0
+        assert 0 < ours[state].loop < 10
+        writes = ours[state].writes_per_pod
+        assert (writes["pods/binding"], writes["configmaps"]) == (1, 1)
+        assert all(ours[state].latencies[what, 0.5] > 0 for what in ("filter", "bind", "webhook"))
+        assert ours[state].cpu_per_pod["extender"] >= 0
+    (rebuild,) = found.rebuilds
+    assert rebuild.pods == 32
+    assert 0 < rebuild.ledger < rebuild.restart
+    (growth,) = found.growths
+    assert list(growth.ours) == list(growth.stub) == [10, 20]
+    assert growth.api_calls == {}
+    assert found.agent_memory is not None
+
+
+@pytest.mark.usefixtures("control_plane_parts")
+def test_a_run_prints_the_tables_and_writes_document_and_plot(tmp_path: Path) -> None:
+    output = tmp_path / "out" / "bench.json"
+    done = subprocess.run(
+        bench("--nodes=10", "--pods=8", "--rounds=1", "--only=plugin", "--output", output),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Goals:" in done.stdout
+    written = json.loads(output.read_text())
+    assert {row["system"] for row in written["rows"]} == {"plugin path"}
+    assert (tmp_path / "out" / "bench-growth.svg").read_text().startswith("<?xml")
 
 
 @pytest.mark.usefixtures("control_plane_parts")

@@ -1,0 +1,141 @@
+"""What a filter costs by the length of the list of names: asked one by one, as the scheduler asks.
+
+The real processes answer over HTTPS, the extender with a ledger of all nodes of its cluster and the
+stub with none. They take turns. Nothing is created; the scheduler does not run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from statistics import median, quantiles
+from typing import Any
+
+import msgspec
+
+from localcluster.bench import readings
+from localcluster.bench.exposition import Series, grown
+from localcluster.bench.fleet import PODS, node_names, pod
+from localcluster.bench.outcome import Asked, Growth
+from localcluster.bench.site import Site, Tell
+from localcluster.bench.systems import System
+from localcluster.bench.wire import Wire, client_context, dial
+
+LENGTHS = (10, 100, 500, 1000, 2500, 5000)
+"""Lists of names that are sent, as far as there are so many nodes."""
+
+_TURNS = 15
+_IN_A_TURN = 20
+_OK = 200
+
+
+class FilterRefused(Exception):
+    """An extender answered with an error or without a node."""
+
+
+def measure_growth(ours: Site, stub: Site | None, *, tell: Tell) -> Growth:
+    """Ask for filters and prioritize; raises `FilterRefused`."""
+    lengths = [count for count in LENGTHS if count < ours.nodes] + [ours.nodes]
+    found: dict[System, dict[int, Asked]] = defaultdict(dict)
+    with ExitStack() as opened:
+        askers = [opened.enter_context(_asking(site)) for site in (ours, stub) if site is not None]
+        before = readings.requests(ours.cluster)
+        for count in lengths:
+            tell(f"filters with {count} names")
+            names = node_names(ours.nodes)[:count]  # one in ten has free GPUs
+            for system, seconds in _taking_turns(askers, names).items():
+                found[system][count] = asked(seconds)
+            askers[0].prioritize(names)
+        after = readings.requests(ours.cluster)
+    return Growth(
+        system=ours.system,
+        nodes=ours.nodes,
+        pods=len(ours.cluster.api.get(PODS)["items"]),
+        ours=found[ours.system],
+        stub=found[System.STUB],
+        requests=askers[0].count,
+        api_calls=api_calls(before, after),
+    )
+
+
+def api_calls(before: Series, after: Series) -> dict[str, float]:
+    """What an API server was asked between two moments, by verb and resource.
+
+    The extender renews its Lease whatever it is asked, and watches end by themselves.
+    """
+    found: Counter[str] = Counter()
+    for labels, count in grown(before, after).items():
+        named = dict(labels)
+        if named["resource"] not in ("", "leases") and named["verb"] != "WATCH":
+            found[f"{named['verb']} {named['resource']}"] += int(count)
+    return dict(found)
+
+
+def asked(seconds: Sequence[float]) -> Asked:
+    """The quantiles of at least two round trips."""
+    return Asked(p50=median(seconds), p99=quantiles(seconds, n=100, method="inclusive")[98])
+
+
+class _Asker:
+    """Asks the extender of one site about one pod that nobody has created."""
+
+    def __init__(self, system: System, wire: Wire, asked_for: dict[str, Any]) -> None:
+        self.system = system
+        self.count = 0
+        self._wire = wire
+        self._pod = asked_for
+
+    def filter(self, names: Sequence[str], *, times: int) -> list[float]:
+        """Round trips, in seconds."""
+        body = self._body(names)
+        seconds = []
+        for _ in range(times):
+            begun = time.perf_counter()
+            answer = self._ask("POST /filter", body)
+            seconds.append(time.perf_counter() - begun)
+            if not answer.get("NodeNames"):
+                raise FilterRefused(f"{self.system.value}: {answer.get('Error') or 'no node fits'}")
+        return seconds
+
+    def prioritize(self, names: Sequence[str]) -> None:
+        """Ask once; how long it takes is not told, for the scheduler does so for few names."""
+        self._ask("POST /prioritize", self._body(names))
+
+    def _ask(self, start: str, body: bytes) -> Any:
+        status, answer = self._wire.ask(start, body)
+        self.count += 1
+        if status != _OK:
+            raise FilterRefused(f"{self.system.value}: {start} was answered with {status}")
+        return msgspec.json.decode(answer)
+
+    def _body(self, names: Sequence[str]) -> bytes:
+        return msgspec.json.encode({"Pod": self._pod, "Nodes": None, "NodeNames": names})
+
+
+@contextmanager
+def _asking(site: Site) -> Iterator[_Asker]:
+    (extender,) = site.placement.configuration(site.system)["extenders"]
+    tls = extender["tlsConfig"]
+    context = client_context(
+        ca_file=tls["caFile"], cert_file=tls["certFile"], key_file=tls["keyFile"]
+    )
+    # As the webhook would leave it. The scheduler drops managedFields when it reads pods.
+    wanted = site.cluster.api.create(f"{PODS}?dryRun=All", pod("asked-for", batch="growth"))
+    del wanted["metadata"]["managedFields"]
+    wire = dial(extender["urlPrefix"], context, name=tls["serverName"])
+    try:
+        yield _Asker(site.system, wire, wanted)
+    finally:
+        wire.close()
+
+
+def _taking_turns(askers: Sequence[_Asker], names: Sequence[str]) -> dict[System, list[float]]:
+    for asker in askers:
+        asker.filter(names, times=_IN_A_TURN)  # what comes first is warmed up for
+    seconds: dict[System, list[float]] = {asker.system: [] for asker in askers}
+    for _ in range(_TURNS):
+        for asker in askers:
+            seconds[asker.system] += asker.filter(names, times=_IN_A_TURN)
+    return seconds
