@@ -21,6 +21,7 @@ from extender.followed_lease import FollowedLease, LeaseMode
 from extender.janitor import Janitor
 from extender.leader import Leader
 from extender.metrics import Metrics, Verb
+from extender.pace import Pace
 from extender.patience import Patience
 from extender.preemption import Mode, Preemption
 from extender.protocol import ExtenderBindingResult, encode
@@ -44,6 +45,8 @@ from service.watchdog import Watchdog
 #: Who reports the Events.
 COMPONENT = "gpudetour-extender"
 
+#: Seconds for which the answer to filter may wait for binds; kube-scheduler's timeout is 2 s.
+_PACE_PATIENCE = 0.25
 _TOO_MANY = "too many binds wait for the API server already, this one will be tried again"
 
 log = structlog.get_logger()
@@ -105,6 +108,7 @@ def run(settings: Settings) -> None:
     side_port = SidePort(settings.side_host, settings.side_port, registry=registry, ready=not_ready)
 
     watchdog = Watchdog(settings.limits())
+    pace = Pace(settings.binds_ahead, patience=_PACE_PATIENCE)
     # A followed Lease is kube-scheduler's, which hands it on itself.
     resign = lease.resign if isinstance(lease, Elector) else None
 
@@ -134,7 +138,9 @@ def run(settings: Settings) -> None:
         side_port.stop()
 
     serve(
-        watchdog.over(_leaving_threads(app, settings)),
+        pace.over(
+            watchdog.over(_leaving_threads(app, settings)), waited=metrics.paced.observe
+        ),
         settings.server(),
         on_start=on_start,
         on_stop=on_stop,

@@ -73,6 +73,12 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self.paced = Histogram(
+            "gpudetour_extender_paced_seconds",
+            "Time that filter waited for binds under way, before its own time began",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
         failures = Counter(
             "gpudetour_extender_failures",
             "Requests that were answered with an error",

@@ -50,6 +50,7 @@ class Settings:
     policy: str
     hold: float
     catch_up: float
+    binds_ahead: int
     preemption: str
     stuck_after: float
     log_level: str
@@ -64,6 +65,8 @@ class Settings:
             raise ValueError("--catch-up must be 0 to 1 second: the scheduler waits as long")
         if self.stuck_after < 2:
             raise ValueError("--stuck-after must be 2 seconds or more: the scheduler waits as long")
+        if self.binds_ahead < 1:
+            raise ValueError("--binds-ahead must be 1 or more")
         if not self.client_name:
             raise ValueError("--client-name must name the scheduler's certificate")
         if not self.lease_duration > self.renew_deadline > self.lease_retry > 0:
@@ -178,6 +181,12 @@ OPTIONS: tuple[command.Option, ...] = (
         default=5.0,
         help="Seconds after which a request that waits for nobody counts as stuck and ends the "
         "process; bind gets the time of its calls to the API server in addition.",
+    ),
+    click.option(
+        "--binds-ahead",
+        default=4,
+        help="Binds under way at which the answer to filter waits a moment; of many at once, each "
+        "costs a TLS handshake.",
     ),
     *command.LOGGING,
 )
