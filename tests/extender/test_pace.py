@@ -66,7 +66,9 @@ def test_a_bind_that_fails_counts_no_longer() -> None:
 
 @pytest.mark.parametrize(("path", "under_way"), [("/bind", 1), ("/filter", 0), ("/healthz", 0)])
 def test_requests_are_told_apart_by_their_path(path: str, under_way: int) -> None:
-    pace, waits, seen = Pace(1, patience=0), [], []
+    pace = Pace(1, patience=0)
+    waits: list[float] = []
+    seen: list[int] = []
 
     def app(_environ: WSGIEnvironment, _start: StartResponse) -> Iterable[bytes]:
         seen.append(pace.under_way)
