@@ -48,7 +48,7 @@ CRITICAL_PODS_NEED_QUOTA = {
         }
     ],
 }
-#: kube-scheduler's Lease runs for 15 s; the other one looks every second or two.
+#: kube-scheduler's Lease runs for 12 s; the other one looks every second or two.
 TAKEOVER = 40.0
 
 

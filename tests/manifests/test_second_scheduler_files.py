@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from extender.__main__ import main
 from localcluster import shipped
 from localcluster.kustomize import ManifestError, render
 from localcluster.parts.catalogue import architecture, catalogue
@@ -71,6 +72,7 @@ def test_the_overlay_changes_what_it_must_of_the_base_and_no_more() -> None:
         ("RoleBinding", "gpudetour-scheduler-authentication-reader"),
         ("ConfigMap", "gpudetour-scheduler"),
         ("ResourceQuota", "gpudetour-critical-pods"),
+        ("PodDisruptionBudget", "gpudetour-extender"),
     }
     assert {name for name in base.keys() & overlay.keys() if base[name] != overlay[name]} == {
         ("Deployment", "gpudetour-extender"),
@@ -99,10 +101,10 @@ def test_the_schedulers_are_configured_alike_but_for_lease_profile_and_connectio
 def test_the_extender_stops_before_another_scheduler_may_lead() -> None:
     lease = configuration_of(Variant.SECOND_SCHEDULER)["leaderElection"]
     command = shipped.command_line("gpudetour-extender", {}, variant=Variant.SECOND_SCHEDULER)
+    extender = main.make_context("extender", command[command.index("extender") + 1 :]).params
 
-    assert "--lease-mode=follow" in command
-    assert not any(flag.startswith("--renew-deadline") for flag in command)  # 10 s
-    assert lease["leaseDuration"] == "15s"
+    assert extender["lease_mode"] == "follow"
+    assert extender["renew_deadline"] < float(lease["leaseDuration"].removesuffix("s"))
 
 
 def test_pods_are_given_the_name_of_the_schedulers_profile() -> None:
