@@ -124,12 +124,18 @@ class FollowedLease:
         self._every = every
         #: One field, so that readers need no lock.
         self._term: _Term | None = None
+        #: The highest epoch that is known to have been used, by others than the record.
+        self._used = 0
 
     @property
     def epoch(self) -> int | None:
         """`leaseTransitions` while the scheduler beside us leads and renews, else None."""
         term = self._term
         return term.epoch if term is not None and time.monotonic() < term.until else None
+
+    def outdo(self, epoch: int) -> None:
+        """Lead in later epochs than this one only; as `Elector.outdo`."""
+        self._used = max(self._used, epoch)
 
     def run(self, stop: threading.Event) -> None:
         """Follow the Lease until `stop` is set."""
@@ -142,6 +148,9 @@ class FollowedLease:
                 self._lose("stopping")
 
     def _turn(self) -> None:
+        if self._term is not None and self._term.epoch <= self._used:
+            self._lose("its epoch was in use before")
+        self._following.highest = max(self._following.highest, self._used)
         try:
             self._look()
             self._end_or_prolong()

@@ -6,6 +6,7 @@
 | another replica leads        | another replica leads                         | error          |
 | leading, fence not proven    | what keeps the fence from being proven        | error          |
 | leading, pods being listed   | pods are not listed yet                       | error          |
+| a pod bears our epoch or more| the epoch was in use before                   | error          |
 | serving                      | ok                                            | answers        |
 """
 
@@ -20,11 +21,12 @@ import structlog
 
 from extender.cluster import Cluster
 from extender.fence import Fence
+from extender.placement.facts import PodKey
 from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
 from kube.client import Client
 from kube.objects import Pod
 from kube.reflector import Event, Reflector
-from service.logs import EPOCH, REASON
+from service.logs import EPOCH, POD, REASON
 
 _PODS = "/api/v1/pods"
 _GPU_PODS = {"labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}"}
@@ -40,6 +42,8 @@ class Lease(Protocol):
     @property
     def epoch(self) -> int | None: ...
 
+    def outdo(self, epoch: int) -> None: ...
+
 
 @dataclass(slots=True)
 class _Term:
@@ -49,6 +53,8 @@ class _Term:
     over: threading.Event
     reflector: Reflector[Pod] | None = None
     fault: str = "the fence is not proven yet"
+    #: The highest epoch that pods were bound in before this term.
+    before: int = 0
 
 
 class Leader:
@@ -105,6 +111,8 @@ class Leader:
             return "another replica leads, or nobody does yet"
         if term.reflector is None:
             return term.fault
+        if term.before >= epoch:
+            return "the epoch was in use before, a later one will be taken"
         return None if term.reflector.synced.is_set() else "pods are not listed yet"
 
     def run(self, stop: threading.Event) -> None:
@@ -139,7 +147,10 @@ class Leader:
         self._cluster.forget_pods()
 
         def on_pod(event: Event[Pod]) -> None:
-            self._cluster.on_pod(event, listed=not reflector.synced.is_set())
+            listed = not reflector.synced.is_set()
+            self._cluster.on_pod(event, listed=listed)
+            if listed:
+                self._look_for_epochs(event.object, term)
 
         reflector = Reflector(self._client, _PODS, type=Pod, on_event=on_pod, params=_GPU_PODS)
         with self._changed:
@@ -149,6 +160,21 @@ class Leader:
         log.info("leading, listing pods", **{EPOCH: term.epoch})
         reflector.run(term.over)
         log.info("no longer leading", **{EPOCH: term.epoch})
+
+    def _look_for_epochs(self, pod: Pod, term: _Term) -> None:
+        """Begin another term if a pod was bound in ours before it began.
+
+        A Lease that was deleted counts from one again, unless a candidate remembers; a leader of
+        the past with the same number would not be fenced.
+        """
+        key = PodKey(f"{pod.metadata.namespace}/{pod.metadata.name}")
+        known = self._cluster.snapshot().pods.get(key)
+        if known is None or known.assignment is None or known.assignment.epoch <= term.before:
+            return
+        term.before = known.assignment.epoch
+        if term.before >= term.epoch and self._lease is not None:
+            log.warning("epoch was in use before", **{EPOCH: term.epoch, POD: key})
+            self._lease.outdo(term.before)
 
     def _fenced(self, term: _Term) -> bool:
         while self._fence is not None and not term.over.is_set():

@@ -124,6 +124,8 @@ class Elector:
         #: Our epoch and until when it holds, in one field so that readers need no lock.
         self._term: tuple[int, float] | None = None
         self._resigned = threading.Event()
+        #: The highest epoch that is known to have been used, by others than the record.
+        self._used = 0
 
     @property
     def epoch(self) -> int | None:
@@ -149,6 +151,13 @@ class Elector:
         """Lead no more and hand the Lease back, now or when it comes; may be called by anyone."""
         self._resigned.set()
 
+    def outdo(self, epoch: int) -> None:
+        """Lead in later epochs than this one only; a term in an earlier one ends soon.
+
+        For a Lease that was deleted, or set back by hand, when nobody was left who knew its number.
+        """
+        self._used = max(self._used, epoch)
+
     def _pause(self) -> float:
         pause = self._retry * random.uniform(1.0, 1.2)  # noqa: S311 - jitter
         if self._term is not None:
@@ -156,6 +165,9 @@ class Elector:
         return min(pause / 2, self._candidacy.left(now=time.monotonic()) or pause)
 
     def _turn(self) -> None:
+        if self._term is not None and self._term[0] <= self._used:
+            self._lose("its epoch was in use before")
+        self._candidacy.highest = max(self._candidacy.highest, self._used)
         try:
             self._renew_or_acquire()
         except Conflict:

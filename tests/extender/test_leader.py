@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -17,12 +17,16 @@ from tests.extender.ledgers import Told
 from tests.fakes.api_server import Reply, Request, refusal
 from tests.fakes.binding_api import BindingApi, refused
 
-HOLDER = pod("p").wants(gpus=1).on("n").assigned({"main": ["GPU-n-0"]})
+HOLDER = pod("p").wants(gpus=1).on("n").assigned({"main": ["GPU-n-0"]}, epoch=0)
 
 
 @dataclass
 class Lease:
     epoch: int | None = None
+    outdone: list[int] = field(default_factory=list)
+
+    def outdo(self, epoch: int) -> None:
+        self.outdone.append(epoch)
 
 
 @dataclass
@@ -167,6 +171,22 @@ def test_what_the_leader_before_kept_is_forgotten() -> None:
 
         state = run.told.cluster.snapshot().nodes["n"]  # type: ignore[index]
         assert sum(state.free.values()) == 3
+
+
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_an_epoch_that_pods_were_bound_in_before_is_given_up_for_a_later_one(epoch: int) -> None:
+    with led() as run:
+        run.api.put(HOLDER.assigned({"main": ["GPU-n-0"]}, epoch=4))
+        run.take(epoch)
+        until(lambda: run.lease.outdone, timeout=10, what="another epoch asked for")
+
+        assert run.lease.outdone == [4]
+        assert "in use before" in (run.leader.not_ready() or "")
+
+        run.lose()
+        run.take(5)
+        run.until_serving()
+        assert run.lease.outdone == [4]
 
 
 def test_a_listing_that_fails_is_tried_again() -> None:

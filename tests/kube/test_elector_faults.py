@@ -226,6 +226,24 @@ def test_a_label_that_comes_in_between_does_not_keep_the_lease_from_being_handed
     assert holder(store) == ""
 
 
+def test_an_epoch_that_is_outdone_is_left_for_a_later_one() -> None:
+    store = LeaseStore()
+    with leading(store) as leader:
+        leader.wait_said(1)
+        leader.elector.outdo(0)
+        leader.elector.outdo(41)
+        leader.wait_said(1, None, 42)
+
+        leader.elector.outdo(7)
+        version = version_of(store)
+        until(lambda: version_of(store) != version)  # renewed all the same
+        assert leader.elector.epoch == 42
+
+
+def version_of(store: LeaseStore) -> object:
+    return store.lease["metadata"]["resourceVersion"] if store.lease is not None else None
+
+
 def holder(store: LeaseStore) -> object:
     return store.lease["spec"]["holderIdentity"] if store.lease is not None else None
 
