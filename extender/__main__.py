@@ -12,6 +12,7 @@ import click
 import structlog
 
 from extender.app import create_app
+from extender.bell import Bell
 from extender.binder import Binder
 from extender.cluster import Cluster
 from extender.eviction import Evictor
@@ -27,6 +28,7 @@ from extender.preemption import Mode, Preemption
 from extender.protocol import ExtenderBindingResult, encode
 from extender.settings import OPTIONS, Settings
 from extender.unclear import UnclearHolders
+from extender.waiting import Waiting
 from kube.client import Client
 from kube.connection import NoConnection, connect
 from kube.events import EventRecorder
@@ -68,7 +70,7 @@ def run(settings: Settings) -> None:
     client = Client(
         connect(settings.kubeconfig), timeout=settings.api_timeout, pool_size=settings.threads
     )
-    cluster = Cluster()
+    cluster, waiting = Cluster(), Waiting()
     nodes = Reflector(client, "/api/v1/nodes", type=Node, on_event=cluster.on_node)
     required = FenceMode(settings.fence) is FenceMode.REQUIRE
     leader = Leader(
@@ -89,6 +91,7 @@ def run(settings: Settings) -> None:
             choice=settings.choice(),
             hold_seconds=settings.hold,
             patience=Patience(settings.catch_up),
+            waiting=waiting,
         ),
         Binder(client, cluster, epoch=leader.serving, metrics=metrics),
         preemption,
@@ -102,6 +105,13 @@ def run(settings: Settings) -> None:
 
     events = EventRecorder(client, component=COMPONENT, instance=socket.gethostname())
     unclear = UnclearHolders(cluster, events, leading=lambda: leader.serving() is not None)
+    bell = Bell(
+        client,
+        cluster,
+        waiting,
+        namespace=settings.namespace,
+        leading=lambda: leader.serving() is not None,
+    )
     evictor = Evictor(
         client, cluster, preemption, epoch=leader.serving, events=events, metrics=metrics
     )
@@ -120,6 +130,7 @@ def run(settings: Settings) -> None:
         lifecycle.spawn("lease", lease.run, wake=resign)
         lifecycle.spawn("janitor", Janitor(client, cluster).run)
         lifecycle.spawn("unclear", unclear.run)
+        lifecycle.spawn("bell", bell.run)
         lifecycle.spawn("events", events.run)
         if evicting:
             lifecycle.spawn("evictor", evictor.run)
@@ -138,9 +149,7 @@ def run(settings: Settings) -> None:
         side_port.stop()
 
     serve(
-        pace.over(
-            watchdog.over(_leaving_threads(app, settings)), waited=metrics.paced.observe
-        ),
+        pace.over(watchdog.over(_leaving_threads(app, settings)), waited=metrics.paced.observe),
         settings.server(),
         on_start=on_start,
         on_stop=on_stop,

@@ -65,11 +65,16 @@ class Cluster:
         # Guards replacing the ledger; notified of each new one.
         self._changed = threading.Condition(threading.Lock())
         self._ledger = Ledger()
+        self._openings = 0
         self._layouts = Layouts()  # for the watch of nodes alone
 
     def snapshot(self) -> Ledger:
         """Return the ledger as it is now; it will not change."""
         return self._ledger
+
+    def openings(self) -> int:
+        """Return how often something changed that may have made room for a pod."""
+        return self._openings
 
     def wait_for_change(self, since: Ledger, *, seconds: float) -> Ledger:
         """Return the current ledger as soon as it is another one, at the latest after `seconds`."""
@@ -124,6 +129,14 @@ class Cluster:
             over = (hold.uid for hold in self._ledger.holds.values() if hold.expires <= now)
             self._apply(HoldsDropped((uid, *over)))
             return self._ledger
+
+    def expire_holds(self) -> None:
+        """Drop all holds that ran out of time."""
+        now = self._clock()
+        with self._changed:
+            over = [hold.uid for hold in self._ledger.holds.values() if hold.expires <= now]
+            if over:
+                self._apply(HoldsDropped(tuple(over)))
 
     def hold(
         self,
@@ -245,6 +258,7 @@ class Cluster:
         ledger = self._ledger.apply(change)
         if ledger is not self._ledger:
             self._ledger = ledger
+            self._openings += _may_make_room(change)
             self._changed.notify_all()
 
     def overdue(self, seconds: float) -> list[Reservation]:
@@ -252,6 +266,16 @@ class Cluster:
         latest = self._clock() - seconds
         kept = self._ledger.reservations.values()
         return [r for reservations in kept for r in reservations if r.since <= latest]
+
+
+def _may_make_room(change: Change) -> bool:
+    match change:
+        case PodSeen(facts=facts):
+            return facts.ended
+        case Held() | Reserved():
+            return False
+        case _:
+            return True
 
 
 def _same(one: Reservation, other: Reservation) -> bool:

@@ -21,6 +21,7 @@ from extender.placement.reasons import Reason
 from extender.placement.shortlist import Choice, Decision, Standing
 from extender.placement.state import NodeState
 from extender.protocol import MAX_SCORE
+from extender.waiting import Waiting
 from gpus.demand import Demand
 from gpus.model import NodeName
 
@@ -37,12 +38,19 @@ class Filter:
     """Answers filter and prioritize from the ledger; thread-safe."""
 
     def __init__(
-        self, cluster: Cluster, *, choice: Choice, hold_seconds: float, patience: Patience
+        self,
+        cluster: Cluster,
+        *,
+        choice: Choice,
+        hold_seconds: float,
+        patience: Patience,
+        waiting: Waiting,
     ) -> None:
         self._cluster = cluster
         self._choice = choice
         self._hold_seconds = hold_seconds
         self._patience = patience
+        self._waiting = waiting
         self._turns = itertools.count()
         self._lock = threading.Lock()  # guards the next one and what is in it
         self._standings: dict[Ask, Standing] = {}
@@ -52,7 +60,8 @@ class Filter:
 
         A pod that asks for no GPU fits everywhere. `pod.fault` must be empty.
         """
-        ledger = self._cluster.without_hold(pod.uid)
+        self._cluster.without_hold(pod.uid)
+        seen = openings, ledger = self._openings_and_ledger()
         if pod.demand is None:
             return Decision(nodes=list(names), busy={}, unfit={})
         if ledger.rival(pod) is not None:
@@ -60,7 +69,8 @@ class Filter:
             return Decision(nodes=[], busy={}, unfit=unfit)
         decision = self._decide(pod, pod.demand, names, ledger)
         if not decision.nodes and _WAIT_FOR.intersection(decision.busy.values()):
-            decision = self._decide_later(pod, pod.demand, names, ledger, decision)
+            decision, openings = self._decide_later(pod, pod.demand, names, seen, decision)
+        self._waiting.answered(pod, openings, fits=bool(decision.nodes))
         if decision.nodes and self._hold_seconds > 0:
             self._cluster.hold(pod, decision.nodes[0], seconds=self._hold_seconds)
         return decision
@@ -79,19 +89,24 @@ class Filter:
         pod: PodFacts,
         demand: Demand,
         names: Collection[NodeName],
-        ledger: Ledger,
+        seen: tuple[int, Ledger],
         decision: Decision,
-    ) -> Decision:
+    ) -> tuple[Decision, int]:
         """Decide again at each change, while patience lasts and nothing fits."""
+        openings, ledger = seen
         started = time.monotonic()
         deadline = started + self._patience.left()
         while not decision.nodes and (left := deadline - time.monotonic()) > 0:
-            newer = self._cluster.wait_for_change(ledger, seconds=left)
-            if newer is not ledger:
-                ledger = newer
+            if self._cluster.wait_for_change(ledger, seconds=left) is not ledger:
+                openings, ledger = self._openings_and_ledger()
                 decision = self._decide(pod, demand, names, ledger)
         self._patience.spend(time.monotonic() - started)
-        return decision
+        return decision, openings
+
+    def _openings_and_ledger(self) -> tuple[int, Ledger]:
+        """Return the ledger and how many openings it knows of at least."""
+        openings = self._cluster.openings()
+        return openings, self._cluster.snapshot()
 
     def prioritize(self, pod: PodFacts, names: Collection[NodeName]) -> dict[NodeName, int]:
         """Score the named nodes from 0 to 10: 10 for the one that is held, 4 at most for others."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from localcluster.cluster import LocalCluster
+from localcluster.controlplane import ControlPlaneOptions
 from localcluster.nvml.install import install
 from localcluster.stack import Stack
 from localcluster.waiting import until
@@ -31,6 +32,19 @@ def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -
             stack.start_agent(node, root)
         for node in NODES:
             cluster.wait_for(f"/api/v1/nodes/{node}", serves_gpus, timeout=60)
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def quiet_stack(
+    tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None
+) -> Iterator[Stack]:
+    """A cluster without nodes, in which nothing happens but what a test does."""
+    del control_plane_parts
+    state = tmp_path_factory.mktemp("quiet") / "cluster"
+    with LocalCluster(state, options=ControlPlaneOptions(node_lifecycle=False)) as cluster:
+        stack = Stack(cluster)
+        stack.install()
         yield stack
 
 

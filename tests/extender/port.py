@@ -18,6 +18,7 @@ from extender.patience import Patience
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
 from extender.preemption import Preemption
+from extender.waiting import Waiting
 from tests.builders import node, pod
 from tests.extender.ledgers import Told
 from tests.fakes.binding_api import BindingApi
@@ -59,6 +60,7 @@ class Port:
                 choice=Choice(rank=binpack, limit=16),
                 hold_seconds=5,
                 patience=Patience(0.1),
+                waiting=Waiting(),
             ),
             Binder(api.client(), cluster, epoch=lambda: 1, metrics=metrics),
             Preemption(cluster, evicting=False),

@@ -12,6 +12,7 @@ from extender.patience import SHARE, Patience
 from extender.placement.reasons import Reason
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
+from extender.waiting import Waiting
 from gpus.model import NodeName
 from kube.reflector import EventKind
 from tests.builders import NodeBuilder, PodBuilder, node, pod
@@ -28,7 +29,13 @@ def one_gpu_each() -> list[NodeBuilder]:
 
 def chooser(told: Told, *, limit: int = 16, hold: float = HOLD, patience: float = 0) -> Filter:
     choice = Choice(rank=binpack, limit=limit)
-    return Filter(told.cluster, choice=choice, hold_seconds=hold, patience=Patience(patience))
+    return Filter(
+        told.cluster,
+        choice=choice,
+        hold_seconds=hold,
+        patience=Patience(patience),
+        waiting=Waiting(),
+    )
 
 
 def asking(name: str, gpus: int = 1) -> PodBuilder:

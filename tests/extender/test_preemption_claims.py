@@ -11,6 +11,7 @@ from extender.patience import Patience
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
 from extender.preemption import BEGUN, DELAY, KEPT, NOWHERE, REST, Need, Preemption
+from extender.waiting import Waiting
 from gpus.model import NodeName, PodUid
 from kube.reflector import EventKind
 from tests.builders import PodBuilder, gpu_id, node, pod
@@ -47,7 +48,11 @@ class Site:
         cluster = self.told.cluster
         self.preemption = Preemption(cluster, evicting=self.evicting, clock=lambda: self.told.now)
         self._filter = Filter(
-            cluster, choice=Choice(rank=binpack, limit=1), hold_seconds=5, patience=Patience(0)
+            cluster,
+            choice=Choice(rank=binpack, limit=1),
+            hold_seconds=5,
+            patience=Patience(0),
+            waiting=Waiting(),
         )
 
     def filter(

@@ -19,6 +19,7 @@ from extender.placement.reasons import Rejection
 from extender.placement.shortlist import Choice
 from extender.placement.state import Reservation
 from extender.placement.strategies import binpack
+from extender.waiting import Waiting
 from gpus.annotations import ASSIGNED
 from gpus.model import Assignment, Health, NodeName
 from kube.reflector import EventKind
@@ -164,6 +165,7 @@ class World:
             choice=Choice(rank=binpack, limit=0),
             hold_seconds=5,
             patience=Patience(0),
+            waiting=Waiting(),
         )
         found = chooser.filter(facts(builder), {NodeName(name) for name in NODES})
         if found.nodes:
