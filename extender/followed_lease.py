@@ -159,7 +159,7 @@ class FollowedLease:
         except Conflict:
             _log.debug("the scheduler renewed its lease first", lease=self._path)
         except KubeError as error:
-            _log.warning("lease not read", lease=self._path, **{ERROR: str(error)})
+            _log.warning("lease not followed", lease=self._path, **{ERROR: str(error)})
         if self._term is not None and self.epoch is None:
             self._lose("the scheduler's renewals are not seen any more")
 

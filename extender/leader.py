@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 class Lease(Protocol):
-    """What of `kube.leases.Elector` is needed here."""
+    """What of `kube.leases.Elector` and `FollowedLease` is needed here."""
 
     @property
     def epoch(self) -> int | None: ...
