@@ -42,7 +42,12 @@ def quiet_stack(
     """A cluster without nodes, in which nothing happens but what a test does."""
     del control_plane_parts
     state = tmp_path_factory.mktemp("quiet") / "cluster"
-    with LocalCluster(state, options=ControlPlaneOptions(node_lifecycle=False)) as cluster:
+    options = ControlPlaneOptions(
+        node_lifecycle=False,
+        # Nodes are ready as they are created.
+        apiserver_args=["--disable-admission-plugins=TaintNodesByCondition"],
+    )
+    with LocalCluster(state, options=options) as cluster:
         stack = Stack(cluster)
         stack.install()
         yield stack
