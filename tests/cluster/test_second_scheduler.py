@@ -37,6 +37,7 @@ from tests.cluster.second_scheduler import (
     CARDS,
     CRITICAL_PODS_NEED_QUOTA,
     GPU,
+    LEASE,
     OURS,
     PLUGIN,
     TAKEOVER,
@@ -277,6 +278,23 @@ def test_an_extender_that_dies_while_it_binds_gives_no_gpu_away_twice(
     until(all_were_bound, timeout=240, what="every pod bound once", interval=0.01)
 
     assert len(set(epochs.values())) > 1
+
+
+def test_a_lease_that_was_deleted_while_nobody_ran_brings_no_epoch_back(
+    stack: Stack, replicas: dict[str, Replica], create: Create, pod_when: PodWhen
+) -> None:
+    create(on(CARDS, gpu_pod("before")))
+    before = epoch_of(pod_when("before", bound))
+    for replica in replicas.values():
+        replica.stop()
+    stack.cluster.api.delete(LEASE)
+
+    for replica in replicas.values():
+        replica.start()
+    serving(replicas)
+
+    create(on(CARDS, gpu_pod("after")))
+    assert epoch_of(pod_when("after", bound)) > before
 
 
 def test_a_scheduler_started_anew_in_the_same_pod_begins_another_epoch(

@@ -251,6 +251,14 @@ def test_a_deleted_lease_does_not_bring_the_epoch_back() -> None:
         extender.wait_said(5, None, 6)
 
 
+def test_a_term_in_an_epoch_that_pods_were_bound_in_before_ends_for_a_later_one() -> None:
+    scheduler = Scheduler()
+    with renewing(scheduler), following(scheduler) as extender:
+        extender.wait_said(1)
+        extender.lease.outdo(5)
+        extender.wait_said(1, None, 6)
+
+
 def test_a_record_that_changes_between_look_and_write_is_looked_at_again() -> None:
     scheduler = Scheduler()
     scheduler.between = lambda: scheduler.acquire("other-pod_1")
