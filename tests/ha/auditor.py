@@ -103,19 +103,19 @@ class Auditor:
             if not self._changed.wait_for(done, timeout):
                 raise AssertionError(f"{what}: not within {timeout:g} s")
 
-    def next_bind(self, *, epoch: int, timeout: float) -> float:
-        """Wait for the first Binding of a later epoch; return when it was seen."""
-        found: list[Record] = []
-        begin = 0
+    def next_bind(self, *, epoch: int, since: float, timeout: float) -> float:
+        """Wait for the first Binding of a later epoch after a moment; return when it was seen."""
+        later: list[Record] = []
+        begin = bisect_right(self._books.bound, since, key=_moment)
 
         def done() -> bool:
             nonlocal begin
-            found.extend(r for r in self.bound_after(begin) if r.epoch > epoch)
+            later.extend(record for record in self.bound_after(begin) if record.epoch > epoch)
             begin = self.binds
-            return bool(found)
+            return bool(later)
 
         self.wait(done, timeout=timeout, what=f"a bind of an epoch after {epoch}")
-        return found[0].bound
+        return later[0].bound
 
     def compare(self) -> list[str]:
         """Read all pods and ConfigMaps once more; return what contradicts the watch or itself."""

@@ -54,6 +54,7 @@ class Load:
         self._changed = threading.Condition()  # guards the rest
         self._rate = 0.0
         self._next = 0.0
+        self._limit = _LIVING
         self._ending = True
         self._busy = 0
         self._stop = False
@@ -97,9 +98,16 @@ class Load:
 
     @contextmanager
     def nothing_ends(self) -> Iterator[None]:
-        """Keep all pods: while the auditor's watch is cut, no GPU may change hands unseen."""
+        """Keep all pods: while the auditor's watch is cut, no GPU may change hands unseen.
+
+        Begins when there is room for those that will be bound meanwhile.
+        """
         with self._changed:
+            self._limit = _LIVING // 2
+            while self._auditor.living() > self._limit:
+                self._changed.wait(_STEP)
             self._ending = False
+            self._limit = _LIVING
             self._changed.wait_for(lambda: not self._busy)
         try:
             yield
@@ -122,7 +130,7 @@ class Load:
             while not self._stop:
                 now = time.monotonic()
                 if self._rate and now >= self._next:
-                    crowded = self._auditor.living() >= _LIVING
+                    crowded = self._auditor.living() >= self._limit
                     rate = min(self._rate, _TRICKLE) if crowded else self._rate
                     # What was missed is made up for, a little.
                     self._next = max(self._next, now - _CATCH_UP) + 1 / rate

@@ -18,6 +18,7 @@ from localcluster.front import Endpoint
 from localcluster.kubeconfig import write_kubeconfig
 from localcluster.ports import free_ports
 from localcluster.stack import EXTENDER, NAMESPACE
+from localcluster.waiting import until
 from tests.ha.interceptor import Interceptor
 from tests.ha.traps import binding, config_map
 
@@ -95,8 +96,9 @@ class Replica:
         os.kill(pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it with no chance to say anything."""
+        """End it with no chance to say anything; returns when it is gone."""
         self._signal(signal.SIGKILL)
+        until(lambda: not self.running, timeout=10, what=f"the end of {self.name}")
 
     def freeze(self) -> None:
         """Stop its clockwork: it neither acts nor knows that time goes by."""

@@ -52,7 +52,7 @@ class Steps:
 
 def next_bind(site: Site, began: float, *, epoch: int) -> float:
     """Seconds until a pod was bound in a later epoch."""
-    return site.auditor.next_bind(epoch=epoch, timeout=90) - began
+    return site.auditor.next_bind(epoch=epoch, since=began, timeout=90) - began
 
 
 def let_pass(seconds: float) -> None:
@@ -169,6 +169,17 @@ def test_a_lease_that_is_deleted_is_made_anew(site: Site, measures: Measures) ->
     site.cluster.api.delete(LEASE)
 
     assert measures.note("Lease deleted", next_bind(site, deleted, epoch=epoch)) <= LOST
+
+
+def test_no_epoch_comes_back_when_nobody_is_left_who_knows_it(site: Site) -> None:
+    epoch, begun = site.epoch(), time.monotonic()
+    for replica in site.replicas:
+        replica.kill()
+    site.cluster.api.delete(LEASE)
+    site.whole()
+
+    assert next_bind(site, begun, epoch=epoch) > 0
+    assert site.epoch() > epoch
 
 
 @pytest.mark.parametrize("part", ["kube-apiserver", "etcd"])
