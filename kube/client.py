@@ -72,17 +72,7 @@ class Client:
     ) -> None:
         self._connection = connection
         self._timeout = timeout
-        self._pool = urllib3.PoolManager(
-            maxsize=pool_size,
-            block=False,
-            retries=False,
-            ca_certs=connection.ca_file,
-            cert_file=connection.client_cert_file,
-            key_file=connection.client_key_file,
-            cert_reqs="CERT_REQUIRED" if connection.verify else "CERT_NONE",
-            server_hostname=connection.tls_server_name,
-            assert_hostname=connection.tls_server_name,
-        )
+        self._base, self._pool = _pool(connection, size=pool_size)
 
     def with_timeout(self, seconds: float) -> Self:
         """Return a client on the same connections whose ordinary calls end after `seconds`."""
@@ -91,8 +81,8 @@ class Client:
         return other
 
     def close(self) -> None:
-        """Give idle connections back to the system; calls made later open new ones."""
-        self._pool.clear()
+        """Give idle connections back to the system; calls made later fail."""
+        self._pool.close()
 
     @overload
     def get(self, path: str, *, type: type[T], params: Params | None = None) -> T: ...
@@ -166,17 +156,18 @@ class Client:
     def _send(
         self, call: _Call, *, timeout: urllib3.Timeout, preload: bool = True
     ) -> urllib3.BaseHTTPResponse:
-        url = self._connection.server + call.path
+        url = self._base + call.path
         if call.params:
             url += "?" + urlencode(call.params)
         try:
-            response = self._pool.request(
+            response = self._pool.urlopen(
                 call.method,
                 url,
                 body=call.body,
                 headers=self._headers(call),
                 timeout=timeout,
                 preload_content=preload,
+                redirect=False,
             )
             if response.status >= 300:
                 raise _refusal(response)
@@ -242,6 +233,32 @@ class Stream:
                 socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
             else:
                 self._response.shutdown()
+
+
+def _pool(connection: Connection, *, size: int) -> tuple[str, urllib3.HTTPConnectionPool]:
+    """Return the path that all paths begin with, and the connections to the one server.
+
+    There is no more to choose for a request, so urllib3's pool manager would be in the way: it
+    takes a quarter of the time of a small call.
+    """
+    url = urllib3.util.parse_url(connection.server)
+    if url.scheme == "http":
+        plain = urllib3.HTTPConnectionPool(
+            url.hostname or "", url.port, maxsize=size, retries=False
+        )
+        return url.path or "", plain
+    return url.path or "", urllib3.HTTPSConnectionPool(
+        url.hostname or "",
+        url.port,
+        maxsize=size,
+        retries=False,
+        ca_certs=connection.ca_file,
+        cert_file=connection.client_cert_file,
+        key_file=connection.client_key_file,
+        cert_reqs="CERT_REQUIRED" if connection.verify else "CERT_NONE",
+        server_hostname=connection.tls_server_name,
+        assert_hostname=connection.tls_server_name,
+    )
 
 
 def _refusal(response: urllib3.BaseHTTPResponse) -> KubeError:
