@@ -21,12 +21,14 @@ from localcluster.stack import Stack
 from localcluster.waiting import until
 from tests.builders import NodeBuilder, node
 from tests.cluster.pods import Object, asking, refused
-from tests.cluster.watching import Binds, binds_of, filters
+from tests.cluster.watching import Binds, binds_of, errors, filters
 
 pytestmark = pytest.mark.controlplane
 
 #: Seconds from the change to the bind.
 SOON = 2.0
+#: The same after errors: a second of backoff, to be looked at once a second.
+AFTER_ERRORS = 3.0
 #: Seconds for which a place is kept between filter and bind; the extender's default.
 HOLD = 5.0
 #: How often a pod was asked for in vain before the change.
@@ -245,3 +247,20 @@ def test_one_of_many_that_wait_gets_the_gpu(group: Group) -> None:
 
     assert group.binds.wait(*waiters) - began <= SOON
     assert len(group.binds.bound().intersection(waiters)) == 1
+
+
+def test_after_an_outage_of_the_extender_with_one_failed_try_after_another(
+    quiet_stack: Stack, group: Group
+) -> None:
+    group.add(group.node("a").with_gpus(1).annotation_path())
+    quiet_stack.stop("extender")
+    before = errors(quiet_stack.cluster)
+    try:
+        waiter = group.create("waiter", GPU)
+        # By default the next try would be 8 s away.
+        until(lambda: errors(quiet_stack.cluster) >= before + 4, timeout=30, what="four errors")
+    finally:
+        quiet_stack.start_extender()
+    ready = time.monotonic()
+
+    assert group.binds.wait(waiter) - ready <= AFTER_ERRORS

@@ -17,6 +17,9 @@ from kube.reflector import Event, Reflector
 from localcluster.cluster import LocalCluster
 from localcluster.stack import Stack
 
+_ERRORS = re.compile(
+    r'^scheduler_schedule_attempts_total\{[^}]*result="error"[^}]*\} (\S+)$', re.MULTILINE
+)
 _FILTERS = re.compile(
     r'^gpudetour_extender_duration_seconds_count\{verb="filter"\} (\S+)$', re.MULTILINE
 )
@@ -83,3 +86,10 @@ def filters(stack: Stack) -> int:
     found = _FILTERS.search(text)
     assert found is not None
     return int(float(found[1]))
+
+
+def errors(cluster: LocalCluster) -> int:
+    """Return how many of kube-scheduler's attempts ended in an error since it was started."""
+    with urllib3.PoolManager(ca_certs=str(cluster.ca_file), retries=False, timeout=5.0) as pool:
+        text = pool.request("GET", f"{cluster.scheduler.url}/metrics").data.decode()
+    return sum(int(float(count)) for count in _ERRORS.findall(text))
