@@ -31,7 +31,10 @@ log = structlog.get_logger()
 
 
 class Bell:
-    """Rings when a pod was overlooked, while this replica leads."""
+    """Rings when a pod was overlooked, while this replica leads, and when it begins to.
+
+    What a leader before us answered, and from which ledger, nobody knows.
+    """
 
     def __init__(
         self,
@@ -50,13 +53,17 @@ class Bell:
 
     def run(self, stop: threading.Event) -> None:
         """Look again and again until `stop` is set."""
+        led = False
         while not stop.wait(_EVERY):
             # Of that, the scheduler knows nothing at all.
             self._cluster.expire_holds()
             openings = self._cluster.openings()
-            if self._leading() and self._waiting.overlooked(self._cluster.snapshot(), openings):
+            leads = self._leading()
+            overlooked = self._waiting.overlooked(self._cluster.snapshot(), openings)
+            if leads and (overlooked or not led):
                 self._ring()
                 stop.wait(_REST)
+            led = leads
 
     def _ring(self) -> None:
         metadata = {"name": NAME, "annotations": {RUNG: str(uuid.uuid4())}}

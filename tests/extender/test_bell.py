@@ -149,27 +149,30 @@ def tower(request: pytest.FixtureRequest) -> Iterator[BellTower]:
         yield tower
 
 
-def test_it_rings_by_changing_its_object_and_makes_it_at_first(
+def test_it_rings_for_a_new_leader_and_for_who_was_overlooked(
     scene: Scene, tower: BellTower
 ) -> None:
     waiting = Waiting()
     client = Client(tower.server.connection(), timeout=5.0)
     bell = Bell(client, scene.told.cluster, waiting, namespace="ours", leading=lambda: True)
-    waiting.answered(facts(WAITS), scene.openings, fits=False)
-    gone(scene)
     stop = threading.Event()
     thread = threading.Thread(target=bell.run, args=(stop,))
     thread.start()
     try:
+        assert tower.rung.acquire(timeout=20)
+        waiting.answered(facts(WAITS), scene.openings, fits=False)
+        gone(scene)
         assert tower.rung.acquire(timeout=20)
     finally:
         stop.set()
         thread.join()
         client.close()
 
-    last = tower.server.requests[-1]
+    first, *_, last = tower.server.requests
     assert last.path.startswith("/apis/storage.k8s.io/v1/namespaces/ours/csistoragecapacities")
     assert last.body["metadata"]["name"] == NAME
+    # Each time another change.
+    assert first.body["metadata"]["annotations"] != last.body["metadata"]["annotations"]
 
 
 def test_who_does_not_lead_does_not_ring(scene: Scene) -> None:
