@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
+from extender.inherited import HandedOver
 from extender.placement.assign import assign
 from extender.placement.changes import (
     Change,
@@ -181,6 +182,8 @@ class Cluster:
                 return Settled(known)
             if ledger.rival(bid.pod) is not None:
                 return Rejection((Reason.POD_UNUSABLE,))
+            if ledger.sent_to(bid.pod.uid) - {bid.node}:
+                return Rejection((Reason.HOLDER_UNKNOWN,))
             outcome = self._choose(bid, ledger.nodes.get(bid.node, NodeState()))
             if isinstance(outcome, Reservation):
                 self._apply(Reserved(outcome))
@@ -232,6 +235,26 @@ class Cluster:
                 return chosen
         open_to_pod = state.having(holds={}) if state.holds else state
         return assign(bid.demand, open_to_pod, listed=listed, earlier=earlier)
+
+    def inherit(self, key: PodKey, uid: PodUid, given: HandedOver) -> None:
+        """Reserve what a leader before us may be giving to a pod that is not seen bound."""
+        with self._changed:
+            pod = self._ledger.pods.get(key)
+            if pod is None or pod.uid != uid or pod.demand is None or pod.node or pod.ended:
+                return
+            namespace, _, name = key.partition("/")
+            reservation = Reservation(
+                uid=uid,
+                namespace=namespace,
+                name=name,
+                node=given.node,
+                totals=pod.demand.totals,
+                assignment=given.assignment,
+                since=self._clock(),
+                claim=pod.claim,
+                sent=True,
+            )
+            self._apply(Reserved(reservation))
 
     def sent(self, reservation: Reservation) -> None:
         """Keep a reservation until the watch or the janitor settles it: its Binding is on the way.

@@ -78,11 +78,17 @@ class Filter:
     def _decide(
         self, pod: PodFacts, demand: Demand, names: Collection[NodeName], ledger: Ledger
     ) -> Decision:
-        own = ledger.own_of(pod.uid)
+        own, sent_to = ledger.own_of(pod.uid), ledger.sent_to(pod.uid)
+        asked = {name for name in sent_to if name in names} if sent_to else names
         with self._lock:
             standing = self._standing(_ask(pod, demand))
             standing.follow(ledger.nodes)
-            return standing.decide(names, own=own, turn=next(self._turns))
+            decision = standing.decide(asked, own=own, turn=next(self._turns))
+        if not sent_to or decision.nodes:
+            return decision
+        elsewhere = (name for name in names if name not in sent_to)
+        busy = {**dict.fromkeys(elsewhere, Reason.HOLDER_UNKNOWN.text), **decision.busy}
+        return Decision(nodes=[], busy=busy, unfit=decision.unfit)
 
     def _decide_later(
         self,

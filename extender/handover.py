@@ -13,6 +13,7 @@ from extender.placement.facts import ClaimKey
 from extender.placement.state import Reservation
 from gpus.annotations import (
     ASSIGNED,
+    ASSIGNED_NODE,
     GPU_LABEL,
     GPU_LABEL_VALUE,
     AnnotationError,
@@ -45,7 +46,10 @@ def config_map(reservation: Reservation, claim: ClaimKey) -> dict[str, Any]:
             "name": name,
             "namespace": reservation.namespace,
             "labels": _LABELS,
-            "annotations": {ASSIGNED: encode_assigned(reservation.assignment)},
+            "annotations": {
+                ASSIGNED: encode_assigned(reservation.assignment),
+                ASSIGNED_NODE: reservation.node,
+            },
             "ownerReferences": [
                 {
                     "apiVersion": "v1",

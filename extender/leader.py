@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,17 +21,20 @@ import structlog
 
 from extender.cluster import Cluster
 from extender.fence import Fence
+from extender.inherited import HandedOver, handed_over
 from extender.placement.facts import PodKey
 from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from gpus.model import PodUid
 from kube.client import Client
+from kube.errors import KubeError
 from kube.objects import Pod
 from kube.reflector import Event, Reflector
 from service.logs import EPOCH, POD, REASON
 
 _PODS = "/api/v1/pods"
 _GPU_PODS = {"labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}"}
-#: Seconds before the fence is tried again after it was found down.
-_FENCE_AGAIN = 2.0
+#: Seconds before what failed is tried again at the beginning of a term.
+_AGAIN = 2.0
 
 log = structlog.get_logger()
 
@@ -142,7 +145,8 @@ class Leader:
             self._term = None
 
     def _serve(self, term: _Term) -> None:
-        if not self._fenced(term):
+        inherited = self._inherited(term) if self._fenced(term) else None
+        if inherited is None:
             return
         self._cluster.forget_pods()
 
@@ -150,7 +154,11 @@ class Leader:
             listed = not reflector.synced.is_set()
             self._cluster.on_pod(event, listed=listed)
             if listed:
-                self._look_for_epochs(event.object, term)
+                meta = event.object.metadata
+                key, uid = PodKey(f"{meta.namespace}/{meta.name}"), PodUid(meta.uid)
+                self._look_for_epochs(key, term)
+                if uid in inherited:
+                    self._cluster.inherit(key, uid, inherited[uid])
 
         reflector = Reflector(self._client, _PODS, type=Pod, on_event=on_pod, params=_GPU_PODS)
         with self._changed:
@@ -161,13 +169,12 @@ class Leader:
         reflector.run(term.over)
         log.info("no longer leading", **{EPOCH: term.epoch})
 
-    def _look_for_epochs(self, pod: Pod, term: _Term) -> None:
+    def _look_for_epochs(self, key: PodKey, term: _Term) -> None:
         """Begin another term if a pod was bound in ours before it began.
 
         A Lease that was deleted counts from one again, unless a candidate remembers; a leader of
         the past with the same number would not be fenced.
         """
-        key = PodKey(f"{pod.metadata.namespace}/{pod.metadata.name}")
         known = self._cluster.snapshot().pods.get(key)
         if known is None or known.assignment is None or known.assignment.epoch <= term.before:
             return
@@ -176,6 +183,17 @@ class Leader:
             log.warning("epoch was in use before", **{EPOCH: term.epoch, POD: key})
             self._lease.outdo(term.before)
 
+    def _inherited(self, term: _Term) -> Mapping[PodUid, HandedOver] | None:
+        """Return what leaders before us handed over; None when the term is over."""
+        while not term.over.is_set():
+            try:
+                return handed_over(self._client)
+            except KubeError as error:
+                term.fault = f"what is under way cannot be listed: {error}"
+                log.warning("not serving", **{EPOCH: term.epoch, REASON: term.fault})
+                term.over.wait(_AGAIN)
+        return None
+
     def _fenced(self, term: _Term) -> bool:
         while self._fence is not None and not term.over.is_set():
             fault = self._fence.prove(term.epoch, stop=term.over)
@@ -183,5 +201,5 @@ class Leader:
                 return True
             term.fault = fault
             log.error("fence is down, not serving", **{EPOCH: term.epoch, REASON: fault})
-            term.over.wait(_FENCE_AGAIN)
+            term.over.wait(_AGAIN)
         return not term.over.is_set()

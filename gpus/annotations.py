@@ -61,6 +61,9 @@ WISHES = (PRODUCT, UUID, EXCLUDE_UUID, MIN_MEMORY, MIN_COMPUTE, TOPOLOGY, POLICY
 #: Every annotation of ours that a pod may have.
 POD_ANNOTATIONS = frozenset({DEVICES_FROM, ASSIGNED, *WISHES})
 
+#: Annotation of that ConfigMap: the node whose devices it tells.
+ASSIGNED_NODE = PREFIX + "node"
+
 #: Prefix of the ConfigMap that hands the assignment of one pod to its containers.
 DEVICES_CONFIG_MAP_PREFIX = "gpudetour-devices-"
 #: A name that the webhook may have generated; anything else in `devices-from` is replaced.

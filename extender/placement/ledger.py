@@ -98,6 +98,14 @@ class Ledger:
         """Return the nodes that a pod sees otherwise than others do."""
         return {name: self.nodes[name].without(uid) for name in _keeping(self, uid)}
 
+    def sent_to(self, uid: PodUid) -> frozenset[NodeName]:
+        """Return the nodes to which a Binding of the pod may be under way.
+
+        The pod must not be tried elsewhere meanwhile: it would read the devices of one node on the
+        other.
+        """
+        return frozenset(r.node for r in self.reservations.get(uid, ()) if r.sent)
+
     def may_be_told(self, claim: ClaimKey) -> bool:
         """Tell whether a ConfigMap of that name may exist although no pod was bound with it."""
         return claim in self.old_claims or self.begun.get(claim) is not None

@@ -12,7 +12,7 @@ import pytest
 
 from extender.janitor import Janitor
 from extender.metrics import Refusal
-from gpus.annotations import ASSIGNED, DEVICES_FROM
+from gpus.annotations import ASSIGNED, ASSIGNED_NODE, DEVICES_FROM
 from kube.reflector import EventKind
 from tests.builders import PodBuilder, node, pod
 from tests.extender.binding import Process
@@ -59,7 +59,8 @@ def test_on_the_annotation_path_two_writes_bind_a_pod(serve: Start) -> None:
     assert config_map["immutable"] is True
     assert config_map["metadata"]["labels"] == {"gpudetour.io/gpu": "true"}
     assert config_map["metadata"]["annotations"] == {
-        ASSIGNED: stored(api)["metadata"]["annotations"][ASSIGNED]
+        ASSIGNED: stored(api)["metadata"]["annotations"][ASSIGNED],
+        ASSIGNED_NODE: "ann",
     }
     assert config_map["metadata"]["ownerReferences"] == [
         {
@@ -131,11 +132,12 @@ def test_bound_elsewhere_is_refused(serve: Start) -> None:
     process = Process(api, ANN, PLUG)
     process.bind(POD, "ann")
 
-    assert "already bound to node ann" in process.bind(POD, "plug")
+    # Before the watch shows the pod, its Binding is only known to have been sent.
+    assert process.bind(POD, "plug") == "node plug: GPU holder unknown"
     process.list_pods()
     assert "already bound to node ann" in process.bind(POD, "plug")
     assert (process.free("ann"), process.free("plug")) == (2, 4)
-    assert process.refusals(Refusal.PLACED) == 2
+    assert (process.refusals(Refusal.FULL), process.refusals(Refusal.PLACED)) == (1, 1)
 
 
 def test_a_node_that_filled_up_meanwhile_is_refused_with_its_reason(serve: Start) -> None:

@@ -61,6 +61,9 @@ class BindingApi(FakeApiServer):
     def _ordinary(self, request: Request) -> Reply:
         if request.path == "/api/v1/pods":
             return self._follow(request)
+        if request.path == "/api/v1/configmaps":
+            found = copy.deepcopy(list(self.config_maps.values()))
+            return Answer(body={"metadata": {"resourceVersion": "1"}, "items": found})
         _, _, _, _, namespace, kind, *rest = request.path.split("/")
         match request.method, kind, rest:
             case "GET", "pods", [name]:
