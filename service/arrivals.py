@@ -37,8 +37,10 @@ _LEAVE_BYTES = 64 * 1024
 _PATIENCE = 0.01
 #: Seconds between looks for connections whose time is over.
 _SWEEP = 0.5
-#: Open connections; with one more, the one that has waited longest without a request is closed.
+#: Open connections. For one more the oldest is closed that has brought no request yet, but none
+#: that is younger than so many seconds.
 CONNECTIONS = 512
+_GRACE = 0.5
 
 #: The most that TLS has in one record.
 _RECORD = 16 * 1024
@@ -113,8 +115,9 @@ class Peer:
     def __init__(self, sock: ssl.SSLSocket, *, room: Room, max_body: int, idle: float) -> None:
         #: The request that has arrived, to be parsed.
         self.gathered = Gathered()
+        self.since = time.monotonic()
         #: Monotonic time at which the connection is closed unless something is whole by then.
-        self.deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+        self.deadline = self.since + HANDSHAKE_TIMEOUT
         self._sock = sock
         self._room = room
         self._max_body = max_body
@@ -135,19 +138,21 @@ class Peer:
         """Read what is there, and what follows at once."""
         try:
             return self._gather()
-        except TimeoutError:
+        except (TimeoutError, ssl.SSLWantReadError):
             return Progress.WAITING
         except (OSError, _Excess) as error:
             log.debug("connection given up", **{ERROR: str(error)})
             return Progress.GONE
 
     def _gather(self) -> Progress:
-        until = time.monotonic() + _PATIENCE
-        self._sock.settimeout(_PATIENCE)
         if not self._secured:
+            # No patience with those of whom nothing is known.
+            self._sock.settimeout(0.0)
             self._sock.do_handshake()
             self._secured = True
             self.deadline = time.monotonic() + self._idle
+        until = time.monotonic() + _PATIENCE
+        self._sock.settimeout(_PATIENCE)
         if self._have == 0 and (early := self.gathered.take_buffered()):
             self._take(early)
         while not self._whole():
@@ -203,7 +208,6 @@ class ArrivalWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._room = Room()
-        #: In the order of waiting.
         self._arriving: dict[Any, None] = {}
         #: Deadline and bytes of those that have their last answer.
         self._leaving: dict[Any, tuple[float, int]] = {}
@@ -234,7 +238,6 @@ class ArrivalWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         conn.parser.unreader = conn.peer.gathered
         conn.initialized = True
         self._await(conn)
-        self._make_room()
 
     def handle(self, conn: Any) -> Any:
         while True:
@@ -261,8 +264,13 @@ class ArrivalWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             self._leave(conn)
 
     def murder_pending(self) -> None:
-        """Close the connections whose time is over; gunicorn calls this after each round."""
+        """Close the connections whose time is over, or for which there is no room.
+
+        gunicorn calls this after each round of its main loop. Within one, an event of a connection
+        that was closed meanwhile could follow.
+        """
         now = time.monotonic()
+        self._make_room(now)
         if now < self._sweep_at and self.alive:
             return
         self._sweep_at = now + _SWEEP
@@ -307,10 +315,14 @@ class ArrivalWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         else:
             self._forget(conn)
 
-    def _make_room(self) -> None:
+    def _make_room(self, now: float) -> None:
+        """Close a connection when there is no other place for a new one; not one that just came."""
         if self.nr_conns < self.worker_connections:
             return
-        conn = next(iter(self._leaving or self._arriving), None)
+        waiting = (conn for conn in self._arriving if conn.peer.since < now - _GRACE)
+        conn = next(iter(self._leaving), None) or min(
+            waiting, key=lambda conn: conn.peer.since, default=None
+        )
         if conn is not None:
             self._forget(conn)
         elif self.keepalived_conns:

@@ -93,7 +93,10 @@ def test_with_too_many_connections_the_one_that_waits_longest_is_closed(
     mounted: Mounted, ca: KeyPair
 ) -> None:
     with echo(mounted, threads=2) as process, ExitStack() as stack:
-        peers = [stack.enter_context(connected(process)) for _ in range(CONNECTIONS + 20)]
+        peers = []
+        for _ in range(CONNECTIONS + 50):
+            peers.append(stack.enter_context(connected(process)))
+            peers[-1].sendall(PARTIAL_HELLO)
         response = post(process.port(), client_context(ca.certificate))
 
         assert response.status == 200
