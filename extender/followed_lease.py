@@ -25,6 +25,7 @@ import structlog
 
 from kube.client import MERGE_PATCH, Client
 from kube.errors import Conflict, KubeError, NotFound
+from kube.leases import epoch_after, epoch_by_clock
 from kube.objects import Lease, LeaseSpec, ObjectMeta
 from kube.wire import convert
 from service.logs import EPOCH, ERROR, REASON
@@ -105,6 +106,7 @@ class FollowedLease:
         on_lost: Callable[[], None],
         fresh_for: float = 10.0,
         every: float = 1.0,
+        first: Callable[[], int] = epoch_by_clock,
     ) -> None:
         """Prepare to follow a Lease; `hostname` is that of this pod.
 
@@ -122,6 +124,7 @@ class FollowedLease:
         self._on_lost = on_lost
         self._fresh_for = fresh_for
         self._every = every
+        self._first = first
         #: One field, so that readers need no lock.
         self._term: _Term | None = None
         #: The highest epoch that is known to have been used, by others than the record.
@@ -188,7 +191,7 @@ class FollowedLease:
 
     def _begin(self) -> None:
         """Raise the epoch, unless the record has changed since we looked, and lead in it."""
-        epoch = self._following.highest + 1
+        epoch = epoch_after(self._following.highest, first=self._first)
         holder = (self._following.seen or LeaseSpec()).holder_identity or ""
         body = {
             "metadata": {"resourceVersion": self._meta.resource_version},

@@ -26,6 +26,25 @@ from kube.wire import convert
 
 _log = structlog.get_logger(__name__)
 
+#: 2024-01-01 in Unix time. `leaseTransitions` has 31 bits: enough for the seconds until 2092.
+_ORIGIN = 1_704_067_200
+#: No clock that is right gives less; a Lease with less was deleted or edited, or is not ours.
+_LEAST = 50_000_000
+
+
+def epoch_by_clock() -> int:
+    """Return an epoch for a Lease of which nobody knows the count: seconds since 2024.
+
+    Nobody leads more than once a second, so a count that began in this way and was lost with its
+    Lease has not come so far.
+    """
+    return int(datetime.now(UTC).timestamp()) - _ORIGIN
+
+
+def epoch_after(highest: int, *, first: Callable[[], int]) -> int:
+    """Return an epoch that was never used: the next one, or `first` where the count is lost."""
+    return highest + 1 if highest >= _LEAST else max(highest + 1, first())
+
 
 @dataclass(slots=True, kw_only=True)
 class Candidacy:
@@ -63,14 +82,14 @@ class Candidacy:
         """Tell whether the record says that we lead in this epoch."""
         return (self.seen.holder_identity, self.seen.lease_transitions) == (self.identity, epoch)
 
-    def acquisition(self, wall: str) -> LeaseSpec:
-        """Return the record by which we begin to lead, in an epoch that was never used before."""
+    def acquisition(self, wall: str, *, epoch: int) -> LeaseSpec:
+        """Return the record by which we begin to lead in an epoch."""
         return LeaseSpec(
             holder_identity=self.identity,
             lease_duration_seconds=max(1, round(self.duration)),
             acquire_time=wall,
             renew_time=wall,
-            lease_transitions=self.highest + 1,
+            lease_transitions=epoch,
         )
 
     def renewal(self, wall: str) -> LeaseSpec:
@@ -102,12 +121,14 @@ class Elector:
         duration: float = 15.0,
         renew_deadline: float = 10.0,
         retry: float = 2.0,
+        first: Callable[[], int] = epoch_by_clock,
     ) -> None:
         """Prepare to run for a Lease; `identity` must never be used by another process.
 
         Times are seconds: others take over `duration` after the last renewal, we stop leading
         `renew_deadline` after it, and renew every `retry`. Who does not lead looks twice as often,
-        and when the Lease runs out: nobody binds until it is seen to be free.
+        and when the Lease runs out: nobody binds until it is seen to be free. `first` numbers the
+        first term of a Lease that is new.
         """
         if not duration > renew_deadline > retry > 0:
             raise ValueError("a Lease needs duration > renew_deadline > retry > 0")
@@ -120,6 +141,7 @@ class Elector:
         self._on_leading = on_leading
         self._on_lost = on_lost
         self._renew_deadline = renew_deadline
+        self._first = first
         self._retry = retry
         #: Our epoch and until when it holds, in one field so that readers need no lock.
         self._term: tuple[int, float] | None = None
@@ -204,9 +226,8 @@ class Elector:
         self._take_in(lease)
 
     def _acquire(self) -> None:
-        spec = self._candidacy.acquisition(_wall())
-        epoch = self._candidacy.highest + 1
-        self._write(spec, epoch=epoch)
+        epoch = epoch_after(self._candidacy.highest, first=self._first)
+        self._write(self._candidacy.acquisition(_wall(), epoch=epoch), epoch=epoch)
         _log.info("leading", lease=self._path, epoch=epoch)
         self._on_leading(epoch)
 

@@ -92,6 +92,7 @@ class Extender:
             on_lost=lambda: self._say(None),
             fresh_for=FRESH_FOR,
             every=EVERY,
+            first=lambda: 1,
         )
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.lease.run, args=(self.stop,))

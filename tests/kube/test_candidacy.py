@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube.leases import Candidacy
+from kube.leases import Candidacy, epoch_after, epoch_by_clock
 from kube.objects import Lease, LeaseSpec
 
 WALL = "2026-01-01T00:00:00.000000Z"
@@ -25,6 +25,10 @@ def held(by: str | None, *, epoch: int = 1, renewed: str = WALL, seconds: int = 
 
 def candidate() -> Candidacy:
     return Candidacy(identity="me", duration=15)
+
+
+def one() -> int:
+    return 1
 
 
 def test_a_lease_that_nobody_holds_is_free_at_once() -> None:
@@ -80,23 +84,40 @@ def test_the_holder_says_for_how_long_it_must_be_left_alone() -> None:
 
 def test_the_first_leader_has_epoch_1_and_each_later_one_the_next() -> None:
     me = candidate()
-    assert me.acquisition(WALL).lease_transitions == 1
+    assert epoch_after(me.highest, first=one) == 1
 
     me.observe(held("other", epoch=7), now=1)
-    assert me.acquisition(WALL).lease_transitions == 8
+    assert epoch_after(me.highest, first=one) == 8
 
     me.observe(held("me", epoch=8), now=2)
-    assert me.acquisition(WALL).lease_transitions == 9
+    assert epoch_after(me.highest, first=one) == 9
 
 
 def test_a_lease_that_was_deleted_or_set_back_brings_no_epoch_back() -> None:
     me = candidate()
     me.observe(held("other", epoch=7), now=1)
     me.observe(Lease(), now=2)
-    assert me.acquisition(WALL).lease_transitions == 8
+    assert epoch_after(me.highest, first=one) == 8
 
     me.observe(held("other", epoch=0), now=3)
-    assert me.acquisition(WALL).lease_transitions == 8
+    assert epoch_after(me.highest, first=one) == 8
+
+
+def test_a_lease_of_which_nobody_knows_the_count_is_numbered_by_the_clock() -> None:
+    by_clock = epoch_by_clock()
+    for highest in (0, 1, 1000):
+        assert epoch_after(highest, first=epoch_by_clock) >= by_clock
+    assert epoch_after(by_clock, first=epoch_by_clock) == by_clock + 1
+
+    assert by_clock < 2**31 - 1
+    assert epoch_after(7, first=lambda: -5) == 8  # a clock that stands at 1970
+
+
+def test_who_acquires_names_itself_the_epoch_and_how_long_to_wait() -> None:
+    spec = candidate().acquisition(WALL, epoch=9)
+
+    assert (spec.holder_identity, spec.lease_transitions) == ("me", 9)
+    assert (spec.lease_duration_seconds, spec.acquire_time, spec.renew_time) == (15, WALL, WALL)
 
 
 def test_renewal_and_release_keep_the_epoch_and_the_time_of_acquisition() -> None:
@@ -138,7 +159,6 @@ def test_an_epoch_is_above_every_epoch_ever_seen(
     for now, (holder, epoch, deleted) in enumerate(records):
         me.observe(Lease() if deleted else held(holder, epoch=epoch), now=now)
 
-    taken = me.acquisition(WALL).lease_transitions
+    taken = epoch_after(me.highest, first=one)
 
-    assert taken is not None
     assert taken > max((epoch for _, epoch, deleted in records if not deleted), default=0)

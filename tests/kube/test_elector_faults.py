@@ -78,6 +78,7 @@ class Leader:
             on_leading=self._say,
             on_lost=lambda: self._say(None),
             **TIMING,
+            first=lambda: 1,
         )
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.elector.run, args=(self.stop,))

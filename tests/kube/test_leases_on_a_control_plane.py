@@ -55,6 +55,7 @@ class Candidate:
             duration=times["duration"],
             renew_deadline=times["renew_deadline"],
             retry=times["retry"],
+            first=lambda: 1,
         )
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.elector.run, args=(self.stop,))
