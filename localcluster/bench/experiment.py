@@ -102,9 +102,12 @@ def _measured(plan: Plan, sites: _Sites, tell: Tell) -> Results:
 
 
 def _rounds(plan: Plan, sites: _Sites, load: Load) -> Iterator[Outcome]:
+    # What we are compared with and we by turns; there and back, so that nobody always comes after
+    # the same other.
+    given = list(sites.values())
+    order = [*given[::2], *given[1::2]]
     for number in range(plan.rounds):
-        # There and back, so that nobody is always the one after the same other.
-        for site in list(sites.values())[:: 1 if number % 2 == 0 else -1]:
+        for site in order[:: 1 if number % 2 == 0 else -1]:
             yield site.batch(load, number=number, count_writes=number == 0)
 
 

@@ -121,5 +121,6 @@ def steepest(growth: Growth) -> float:
     """By how much more than the list a filter's median grew, between two lengths, at the most."""
     return max(
         (later.p50 / earlier.p50) / (longer / shorter)
-        for (shorter, earlier), (longer, later) in pairwise(sorted(growth.ours.items()))
+        for points in (growth.ours, growth.nowhere)
+        for (shorter, earlier), (longer, later) in pairwise(sorted(points.items()))
     )

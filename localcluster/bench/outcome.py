@@ -76,7 +76,8 @@ class Asked:
 class Growth:
     """Filters asked one by one over HTTPS, with ever longer lists of names.
 
-    `ours` and `stub` hold round trips by the length of the list. `requests` counts what `system`
+    Round trips are held by the length of the list: `ours` for a pod that fits on some of the nodes,
+    `nowhere` for one that fits on none, `stub` for the stub. `requests` counts what `system`
     was asked, `api_calls` what its API server was asked meanwhile, by verb and resource, other than
     for Leases. A watch is counted when it ends, so those that end by themselves are left out.
     """
@@ -85,6 +86,7 @@ class Growth:
     nodes: int
     pods: int
     ours: Mapping[int, Asked]
+    nowhere: Mapping[int, Asked]
     stub: Mapping[int, Asked]
     requests: int
     api_calls: Mapping[str, float]

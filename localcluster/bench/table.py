@@ -11,7 +11,7 @@ from rich.table import Table
 
 from localcluster.bench.figures import BIND_WRITES, LOOP, REFUSED, SCHEDULED, Row
 from localcluster.bench.goals import Goal
-from localcluster.bench.outcome import Growth, Rebuild, Results, State
+from localcluster.bench.outcome import Asked, Growth, Rebuild, Results, State
 from localcluster.bench.systems import System
 
 #: Headings and the figures below them.
@@ -23,6 +23,8 @@ _COLUMNS: Mapping[str, str] = {
     "refused, %": REFUSED,
     "writes": BIND_WRITES,
 }
+#: Headings of round trips, in milliseconds.
+_ASKED = ("names", "some fit: p50", "p99, ms", "none fits: p50", "p99, ms", "stub: p50", "p99, ms")
 #: Processes whose CPU and memory are told.
 _PROCESSES = ("extender", "stub", "webhook", "kube-scheduler", "kube-apiserver", "etcd")
 
@@ -90,19 +92,16 @@ def growth_table(growth: Growth) -> Table:
     """Round trips of filters by the length of the list of names."""
     title = f"Filter over HTTPS, {growth.system.value}, {growth.nodes} nodes, {growth.pods} pods"
     table = _table(title, ())
-    for heading in ("names", "p50, ms", "p99, ms", "µs per name", "stub p50", "stub p99"):
+    for heading in _ASKED:
         table.add_column(heading, justify="right")
     for names, ours in sorted(growth.ours.items()):
-        stub = growth.stub.get(names)
-        table.add_row(
-            str(names),
-            _number(ours.p50 * 1e3),
-            _number(ours.p99 * 1e3),
-            _number(ours.p50 * 1e6 / names),
-            "" if stub is None else _number(stub.p50 * 1e3),
-            "" if stub is None else _number(stub.p99 * 1e3),
-        )
+        nowhere, stub = growth.nowhere.get(names), growth.stub.get(names)
+        table.add_row(str(names), *_times(ours), *_times(nowhere), *_times(stub))
     return table
+
+
+def _times(found: Asked | None) -> tuple[str, str]:
+    return ("", "") if found is None else (_number(found.p50 * 1e3), _number(found.p99 * 1e3))
 
 
 def goals_table(goals: Sequence[Goal]) -> Table:

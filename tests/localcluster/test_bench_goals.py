@@ -54,6 +54,7 @@ def growth(ours: Mapping[int, float], *, api_calls: Mapping[str, float] | None =
         nodes=5000,
         pods=8000,
         ours=points,
+        nowhere=points,
         stub=half,
         requests=100,
         api_calls=api_calls or {},
@@ -167,8 +168,8 @@ def test_the_tables_for_people_say_what_the_document_for_programs_says() -> None
 def test_the_plot_draws_milliseconds_over_names(tmp_path: Path) -> None:
     measured = growth({10: 0.001, 1000: 0.004})
 
-    assert series(measured)["gpudetour, median"] == [(10, 1.0), (1000, 4.0)]
-    assert series(measured)["stub, median"] == [(10, 0.5), (1000, 2.0)]
+    assert series(measured)["some nodes fit"] == [(10, 1.0), (1000, 4.0)]
+    assert series(measured)["do-nothing stub"] == [(10, 0.5), (1000, 2.0)]
     target = tmp_path / "build" / "growth.svg"
     write_chart(measured, target)
     picture = ElementTree.parse(target).getroot()  # noqa: S314 - just written by ourselves

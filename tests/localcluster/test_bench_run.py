@@ -65,7 +65,7 @@ def test_ours_and_the_stub_are_seen_binding_every_pod_on_empty_and_on_full_nodes
     assert rebuild.pods == 32
     assert 0 < rebuild.ledger < rebuild.restart
     (growth,) = found.growths
-    assert list(growth.ours) == list(growth.stub) == [10, 20]
+    assert list(growth.ours) == list(growth.nowhere) == list(growth.stub) == [10, 20]
     assert growth.api_calls == {}
     assert found.agent_memory is not None
 
