@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,12 @@ class Replica:
 
     def said(self, event: str) -> list[Mapping[str, Any]]:
         """What it logged as that event, in all its lives."""
-        lines = self._cluster.processes.log(self.name).read_text().splitlines()
-        # Whoever was killed may have left half a line.
-        mentions = [line for line in lines if event in line and line.endswith("}")]
-        return [entry for entry in map(json.loads, mentions) if entry["event"] == event]
+        entries = []
+        for line in self._cluster.processes.log(self.name).read_text().splitlines():
+            if event in line:
+                with suppress(ValueError):  # half a line of one that was killed
+                    entries.append(json.loads(line))
+        return [entry for entry in entries if entry["event"] == event]
 
     @property
     def refused(self) -> int:
