@@ -6,12 +6,15 @@ import copy
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import urllib3
 import yaml
 
 from certs.authority import KeyPair
+from localcluster.waiting import until
 from tests.builders import PodBuilder, node
 from tests.certs.making import Mounted, server
 from tests.extender.port import NODES
@@ -98,7 +101,15 @@ def served(
     ]
     with running(*command) as process:
         process.wait_for("leading, listing pods")
-        yield Served(process, ca=ca, folder=folder)
+        extender = Served(process, ca=ca, folder=folder)
+        until(lambda: _ready(extender.side_port), timeout=20, what="the extender being ready")
+        yield extender
+
+
+def _ready(port: int) -> bool:
+    with urllib3.PoolManager(retries=False, timeout=2.0) as pool:
+        status: int = pool.request("GET", f"http://127.0.0.1:{port}/readyz").status
+        return status == HTTPStatus.OK
 
 
 def _kubeconfig(url: str) -> Object:

@@ -26,6 +26,7 @@ def port(api: BindingApi) -> Iterator[Port]:
 
 
 def test_filter_prioritize_and_bind(port: Port, api: BindingApi) -> None:
+    turned_away = port.post("filter", args("x"))
     filtered = port.post("filter", args("a", "b", "x"))
     scores = port.post("prioritize", args("a", "b"))
     (best,) = [entry["Host"] for entry in scores if entry["Score"] == 10]
@@ -34,8 +35,7 @@ def test_filter_prioritize_and_bind(port: Port, api: BindingApi) -> None:
     assert sorted(filtered["NodeNames"]) == ["a", "b"]
     # kube-scheduler shows reasons only where nothing fits.
     assert filtered.keys() == {"NodeNames"}
-    turned_away = port.post("filter", args("x"))["FailedAndUnresolvableNodes"]
-    assert turned_away == {"x": "GPU inventory missing or unreadable"}
+    assert turned_away["FailedAndUnresolvableNodes"] == {"x": "GPU inventory missing or unreadable"}
     assert bound == {"Error": ""}
     assert api.pods["default/p"]["spec"]["nodeName"] == best == filtered["NodeNames"][0]
 

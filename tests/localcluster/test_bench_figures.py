@@ -213,17 +213,17 @@ def test_more_pods_than_gpus_on_a_node_make_the_figures_worthless() -> None:
 
 def test_a_process_and_its_children_are_counted_together(tmp_path: Path) -> None:
     running = Processes(run=tmp_path / "run", logs=tmp_path / "logs", environment=os.environ)
-    hold = "import os, time; kept = bytearray(os.urandom(1 << 24)); os.fork(); time.sleep(60)"
+    hold = "import os, time; kept = bytearray(b'x') * (1 << 26); os.fork(); time.sleep(60)"
     try:
         running.start("family", [sys.executable, "-c", hold], grace=0)
 
         def settled() -> bool:
             used = usage_of(running).get("family")
-            return used is not None and used.anonymous > 1 << 24
+            return used is not None and used.anonymous > 1 << 26
 
         until(settled, timeout=20, what="the family's memory")
-        # Both see the 16 MiB, and there they are once.
-        assert usage_of(running)["family"].anonymous < 2 << 24
+        # Both see the 64 MiB, and there they are once.
+        assert usage_of(running)["family"].anonymous < 2 << 26
     finally:
         running.stop_all()
 
