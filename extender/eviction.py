@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum, auto
 from typing import Any
 
@@ -120,11 +120,14 @@ class Evictor:
         return Preempted.REFUSED
 
     def _room(self, need: Need, spared: set[PodUid]) -> Room | None:
+        lesser = self._preemption.lesser(need.pod.priority)
+        nodes = self._cluster.snapshot().seen_by(need.pod.uid)
         return make_room(
             need.ask,
             priority=need.pod.priority,
             names=need.names,
-            nodes=self._cluster.snapshot().seen_by(need.pod.uid),
+            # Else somebody would be evicted for what only a less important pod waits for.
+            nodes={**nodes, **_without_holds(nodes, lesser)} if lesser else nodes,
             spared=spared,
         )
 
@@ -246,6 +249,16 @@ _REFUSED = (
     "Pods of lower priority have the GPUs, but may not be evicted now: see their "
     "PodDisruptionBudgets"
 )
+
+
+def _without_holds(
+    nodes: Mapping[NodeName, NodeState], uids: frozenset[PodUid]
+) -> dict[NodeName, NodeState]:
+    return {
+        name: state.having(holds={k: hold for k, hold in state.holds.items() if k not in uids})
+        for name, state in nodes.items()
+        if not uids.isdisjoint(state.holds)
+    }
 
 
 def _path(pod: PodFacts) -> str:

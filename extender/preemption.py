@@ -190,9 +190,23 @@ class Preemption:
                 since=self._clock(),
                 by_scheduler=False,
             )
+            for uid in self._lesser(need.pod.priority):
+                if self._claims[uid].node == node:
+                    del self._claims[uid]
+                    self._cluster.without_hold(uid)
             self._claim(claim)
             self._keep(claim)
             return True
+
+    def lesser(self, priority: int) -> frozenset[PodUid]:
+        """Return the pods of lower priority for which devices are kept: they must stand back."""
+        with self._changed:
+            return self._lesser(priority)
+
+    def _lesser(self, priority: int) -> frozenset[PodUid]:
+        return frozenset(
+            uid for uid, claim in self._claims.items() if claim.pod.priority < priority
+        )
 
     def limit(self, need: Need, node: NodeName, leaving: frozenset[PodUid]) -> None:
         """Wait for these alone, because the others could not be evicted."""

@@ -237,6 +237,22 @@ def test_it_is_enough_to_wait_for_those_who_leave(site: Site, api: Api) -> None:
     assert api.asked(dry_run=True) == []
 
 
+def test_nobody_is_evicted_for_what_only_a_less_important_pod_waits_for(
+    site: Site, api: Api
+) -> None:
+    for holder in HOLDERS[:2]:
+        site.told.pod(holder.deleting())
+    lesser = pod("lesser").wants(gpus=2).of_priority(3)
+    site.told.pod(lesser)
+    assert site.work(lesser) is Preempted.WAITING
+
+    assert site.work() is Preempted.WAITING
+
+    assert api.asked(dry_run=True) == []
+    assert site.told.cluster.snapshot().holds.keys() == {facts(NEW).uid}
+    assert site.work(lesser) is Preempted.NOBODY
+
+
 def test_an_unreachable_api_server_fails_the_attempt(site: Site, api: Api) -> None:
     api.__exit__(None, None, None)
 
