@@ -4,7 +4,6 @@ gpudetour is compared with. Pure.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -44,19 +43,19 @@ class Row:
 
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
     """All figures, in the order of sizes, states and systems."""
-    seen: defaultdict[_Key, defaultdict[tuple[str, str], dict[int, float]]]
-    seen = defaultdict(lambda: defaultdict(dict))
+    seen: dict[_Key, dict[tuple[str, str], dict[int, float]]] = {}
     for outcome in outcomes:
+        key = (outcome.load.nodes, outcome.load.state, outcome.system)
         for figure, value in figures(outcome).items():
-            key = (outcome.load.nodes, outcome.load.state, outcome.system)
-            seen[key][figure][outcome.round] = value
+            seen.setdefault(key, {}).setdefault(figure, {})[outcome.round] = value
     return [
         _row(
             figure,
             by_round,
             key=key,
-            alone=seen[key[0], key[1], System.NATIVE][figure],
-            stub=seen[key[0], key[1], System.STUB][figure],
+            # What one system shows, as a kind of write, another may not.
+            alone=seen.get((key[0], key[1], System.NATIVE), {}).get(figure, {}),
+            stub=seen.get((key[0], key[1], System.STUB), {}).get(figure, {}),
         )
         for key in sorted(seen, key=_place)
         for figure, by_round in seen[key].items()

@@ -169,6 +169,18 @@ def test_the_writes_of_a_bind_are_all_but_events_and_leases() -> None:
     assert figure(found, "API writes, events", System.ANNOTATION).value == 1
 
 
+def test_what_only_one_system_wrote_is_told_of_it_alone() -> None:
+    found = rows(
+        [
+            outcome(System.NATIVE, 1, writes_per_pod={"pods/status": 0.5}),
+            outcome(System.STUB, 1),
+            outcome(System.PLUGIN, 1),
+        ]
+    )
+
+    assert [r.system for r in found if r.what == "API writes, pods/status"] == [System.NATIVE]
+
+
 def test_without_a_count_of_writes_none_are_told() -> None:
     assert BIND_WRITES not in {row.what for row in rows([outcome(System.ANNOTATION, 1)])}
 
