@@ -12,7 +12,7 @@ import click
 
 from cli import render
 from cli.fleet import Fleet, fleet
-from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from gpus.annotations import GPU_SELECTOR
 from kube.client import Client
 from kube.connection import connect
 from kube.errors import KubeError
@@ -65,7 +65,7 @@ def show_version() -> None:
 
 def read_fleet(client: Client) -> Fleet:
     """Read all nodes and all GPU pods from the API server."""
-    selector = {"labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}"}
+    selector = {"labelSelector": GPU_SELECTOR}
     return fleet(
         client.list_all("/api/v1/nodes", type=Node).items,
         client.list_all("/api/v1/pods", type=Pod, params=selector).items,

@@ -103,7 +103,7 @@ class Binder:
             raise BindError(Refusal.NOT_LEADING, "this replica of the extender does not lead")
         node = NodeName(args.node)
         pod = self._pod(args)
-        if pod.node is not None or pod.ended:
+        if not pod.waits:
             return _settled(pod, node, otherwise=Assignment(epoch=epoch))
         if pod.fault:
             raise BindError(Refusal.DEMAND, pod.fault)
@@ -188,7 +188,7 @@ class Binder:
             raise _Unanswered(str(error)) from error
         if now.uid != pod.uid:
             raise BindError(Refusal.PLACED, "the pod was deleted and created again")
-        if now.node is not None or now.ended:
+        if not now.waits:
             return _settled(now, node, otherwise=assignment)
         if refused is not None:
             raise _refused(refused)

@@ -125,19 +125,18 @@ class Cluster:
 
     def without_hold(self, uid: PodUid) -> Ledger:
         """Drop the pod's hold and all that ran out of time; return the ledger after that."""
-        now = self._clock()
         with self._changed:
-            over = (hold.uid for hold in self._ledger.holds.values() if hold.expires <= now)
-            self._apply(HoldsDropped((uid, *over)))
+            self._apply(HoldsDropped((uid, *self._expired())))
             return self._ledger
 
     def expire_holds(self) -> None:
         """Drop all holds that ran out of time."""
-        now = self._clock()
         with self._changed:
-            over = [hold.uid for hold in self._ledger.holds.values() if hold.expires <= now]
-            if over:
-                self._apply(HoldsDropped(tuple(over)))
+            self._apply(HoldsDropped(self._expired()))
+
+    def _expired(self) -> tuple[PodUid, ...]:
+        now = self._clock()
+        return tuple(hold.uid for hold in self._ledger.holds.values() if hold.expires <= now)
 
     def hold(
         self,
@@ -158,7 +157,7 @@ class Cluster:
             state = self._ledger.nodes.get(node, NodeState()).without(pod.uid)
             if leaving is not None:
                 state = when_left(state, also=leaving)
-            chosen = assign(pod.demand, state, listed=pod.claim is not None)
+            chosen = assign(pod.demand, state, listed=pod.listed)
             if isinstance(chosen, Rejection):
                 return  # changed since filter looked
             hold = Hold(
@@ -178,7 +177,7 @@ class Cluster:
         with self._changed:
             ledger = self._ledger
             known = ledger.pods.get(bid.pod.key)
-            if known is not None and known.uid == bid.pod.uid and (known.node or known.ended):
+            if known is not None and known.uid == bid.pod.uid and not known.waits:
                 return Settled(known)
             if ledger.rival(bid.pod) is not None:
                 return Rejection((Reason.POD_UNUSABLE,))
@@ -199,21 +198,27 @@ class Cluster:
             return chosen
         if before is not None and before.sent and chosen != earlier:
             return Rejection((Reason.HOLDER_UNKNOWN,))
-        namespace, _, name = bid.pod.key.partition("/")
+        assignment = Assignment(
+            epoch=bid.epoch,
+            containers=chosen,
+            share_bytes=bid.demand.totals.get(GPU_MEMORY_RESOURCE, 0) if chosen else 0,
+        )
+        reservation = self._reservation(bid.pod, bid.demand, bid.node, assignment)
+        return replace(reservation, sent=before is not None and before.sent)
+
+    def _reservation(
+        self, pod: PodFacts, demand: Demand, node: NodeName, assignment: Assignment
+    ) -> Reservation:
+        namespace, _, name = pod.key.partition("/")
         return Reservation(
-            uid=bid.pod.uid,
+            uid=pod.uid,
             namespace=namespace,
             name=name,
-            node=bid.node,
-            totals=bid.demand.totals,
-            assignment=Assignment(
-                epoch=bid.epoch,
-                containers=chosen,
-                share_bytes=bid.demand.totals.get(GPU_MEMORY_RESOURCE, 0) if chosen else 0,
-            ),
+            node=node,
+            totals=demand.totals,
+            assignment=assignment,
             since=self._clock(),
-            claim=bid.pod.claim,
-            sent=before is not None and before.sent,
+            claim=pod.claim,
         )
 
     def _devices(
@@ -227,7 +232,7 @@ class Cluster:
 
         A hold is no promise; but where there is a choice, nobody's is disturbed.
         """
-        listed, own = bid.pod.claim is not None, holds.get(bid.pod.uid)
+        listed, own = bid.pod.listed, holds.get(bid.pod.uid)
         if earlier is None:
             held = own.containers if own is not None else None
             chosen = assign(bid.demand, state, listed=listed, earlier=held)
@@ -239,22 +244,11 @@ class Cluster:
     def inherit(self, key: PodKey, uid: PodUid, given: HandedOver) -> None:
         """Reserve what a leader before us may be giving to a pod that is not seen bound."""
         with self._changed:
-            pod = self._ledger.pods.get(key)
-            if pod is None or pod.uid != uid or pod.demand is None or pod.node or pod.ended:
+            pod = self._ledger.waiting(key, uid)
+            if pod is None or pod.demand is None:
                 return
-            namespace, _, name = key.partition("/")
-            reservation = Reservation(
-                uid=uid,
-                namespace=namespace,
-                name=name,
-                node=given.node,
-                totals=pod.demand.totals,
-                assignment=given.assignment,
-                since=self._clock(),
-                claim=pod.claim,
-                sent=True,
-            )
-            self._apply(Reserved(reservation))
+            reservation = self._reservation(pod, pod.demand, given.node, given.assignment)
+            self._apply(Reserved(replace(reservation, sent=True)))
 
     def sent(self, reservation: Reservation) -> None:
         """Keep a reservation until the watch or the janitor settles it: its Binding is on the way.

@@ -146,4 +146,4 @@ class Filter:
 
 
 def _ask(pod: PodFacts, demand: Demand) -> Ask:
-    return ask_of(demand, listed=pod.claim is not None)
+    return ask_of(demand, listed=pod.listed)

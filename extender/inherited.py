@@ -18,8 +18,7 @@ from extender.handover import ConfigMap, owner_of
 from gpus.annotations import (
     ASSIGNED,
     ASSIGNED_NODE,
-    GPU_LABEL,
-    GPU_LABEL_VALUE,
+    GPU_SELECTOR,
     AnnotationError,
     decode_assigned,
 )
@@ -28,7 +27,7 @@ from kube.client import Client
 from service.logs import ERROR
 
 _CONFIG_MAPS = "/api/v1/configmaps"
-_OURS = {"labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}"}
+_OURS = {"labelSelector": GPU_SELECTOR}
 
 log = structlog.get_logger()
 

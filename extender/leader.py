@@ -23,7 +23,7 @@ from extender.cluster import Cluster
 from extender.fence import Fence
 from extender.inherited import HandedOver, handed_over
 from extender.placement.facts import PodKey
-from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from gpus.annotations import GPU_SELECTOR
 from gpus.model import PodUid
 from kube.client import Client
 from kube.errors import KubeError
@@ -32,7 +32,7 @@ from kube.reflector import Event, Reflector
 from service.logs import EPOCH, POD, REASON
 
 _PODS = "/api/v1/pods"
-_GPU_PODS = {"labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}"}
+_GPU_PODS = {"labelSelector": GPU_SELECTOR}
 #: Seconds before what failed is tried again at the beginning of a term.
 _AGAIN = 2.0
 

@@ -115,7 +115,7 @@ class Preemption:
             return
         if pod.demand is None or not (self._evicting or self._claims):
             return
-        ask = ask_of(pod.demand, listed=pod.claim is not None)
+        ask = ask_of(pod.demand, listed=pod.listed)
         with self._changed:
             claim = self._current(pod, nominated=nominated)
             if claim is not None and claim.node is not None:
@@ -139,7 +139,7 @@ class Preemption:
         """
         if pod.demand is None:
             return list(candidates)
-        ask = ask_of(pod.demand, listed=pod.claim is not None)
+        ask = ask_of(pod.demand, listed=pod.listed)
         with self._changed:
             if self._current(pod, nominated=nominated) is not None:
                 return []
@@ -240,7 +240,7 @@ class Preemption:
         ledger, now = self._cluster.snapshot(), self._clock()
         known = ledger.pods.get(pod.key)
         if known is not None and known.uid == pod.uid:
-            waits = known.node is None and not known.ended
+            waits = known.waits
             claim = replace(claim, seen=True)
         else:
             # kube-scheduler may have heard of the pod before we did.

@@ -52,13 +52,8 @@ class Waiting:
             if self._clock() - self._asked_at < QUIET:
                 return False
             behind = [key for key, seen in self._rejected.items() if seen < openings]
-            waiting = [key for key in behind if _still_waits(ledger, *key)]
+            waiting = [key for key in behind if ledger.waiting(*key) is not None]
             for key in behind:
                 del self._rejected[key]
             self._rejected.update(dict.fromkeys(waiting, openings))
             return bool(waiting)
-
-
-def _still_waits(ledger: Ledger, key: PodKey, uid: PodUid) -> bool:
-    known = ledger.pods.get(key)
-    return known is not None and known.uid == uid and known.node is None and not known.ended

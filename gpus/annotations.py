@@ -32,6 +32,8 @@ PREFIX = "gpudetour.io/"
 #: Label on nodes with GPUs and on pods that ask for them; its value is always `GPU_LABEL_VALUE`.
 GPU_LABEL = PREFIX + "gpu"
 GPU_LABEL_VALUE = "true"
+#: What selects them in a list or a watch.
+GPU_SELECTOR = f"{GPU_LABEL}={GPU_LABEL_VALUE}"
 
 # Node annotations, written by that node's agent only.
 INVENTORY = PREFIX + "inventory"

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import structlog
 
-from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from gpus.annotations import GPU_SELECTOR
 from kube.client import Client
 from kube.connection import NoConnection, connect
 from kube.errors import KubeError
@@ -131,7 +131,7 @@ class _Watches:
             type=Pod,
             params={
                 "fieldSelector": f"spec.nodeName={settings.node_name}",
-                "labelSelector": f"{GPU_LABEL}={GPU_LABEL_VALUE}",
+                "labelSelector": GPU_SELECTOR,
             },
             on_event=self.pods.on_event,
         )

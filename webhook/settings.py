@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from gpus.annotations import GPU_SELECTOR
 from gpus.model import GPU_RESOURCE
 from service import command
 from service.http import ServerSettings
@@ -87,7 +87,7 @@ OPTIONS: tuple[command.Option, ...] = (
     click.option("--runtime-class", default="nvidia", help="Set where it exists and none is set."),
     click.option(
         "--node-selector",
-        default=f"{GPU_LABEL}={GPU_LABEL_VALUE}",
+        default=GPU_SELECTOR,
         help="KEY=VALUE, the label of nodes with GPUs.",
     ),
     click.option("--toleration-key", default=str(GPU_RESOURCE), help="Taint of nodes with GPUs."),

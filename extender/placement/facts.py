@@ -76,6 +76,16 @@ class PodFacts:
     leaving: bool = False
 
     @property
+    def waits(self) -> bool:
+        """Tell whether the pod may still be placed: it is not bound, and has not ended."""
+        return self.node is None and not self.ended
+
+    @property
+    def listed(self) -> bool:
+        """Tell whether the pod's containers read their devices from a ConfigMap."""
+        return self.claim is not None
+
+    @property
     def holds(self) -> bool:
         """Tell whether the pod holds devices now; one that is only being deleted still does."""
         return self.node is not None and not self.ended

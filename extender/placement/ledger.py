@@ -98,6 +98,11 @@ class Ledger:
         """Return the nodes that a pod sees otherwise than others do."""
         return {name: self.nodes[name].without(uid) for name in _keeping(self, uid)}
 
+    def waiting(self, key: PodKey, uid: PodUid) -> PodFacts | None:
+        """Return the pod of that name and UID, if it is known and still waits to be placed."""
+        pod = self.pods.get(key)
+        return pod if pod is not None and pod.uid == uid and pod.waits else None
+
     def sent_to(self, uid: PodUid) -> frozenset[NodeName]:
         """Return the nodes to which a Binding of the pod may be under way.
 
@@ -138,8 +143,7 @@ def _pod_seen(ledger: Ledger, pod: PodFacts, *, listed: bool) -> Ledger:
         ledger, known = _pod_gone(ledger, known.key, known.uid), None
     if known is not None and (known == pod or _older(pod, than=known)):
         return ledger
-    pending = pod.node is None and not pod.ended
-    begun = pending and (listed or (pod.claim is not None and ledger.may_be_told(pod.claim)))
+    begun = pod.waits and (listed or (pod.claim is not None and ledger.may_be_told(pod.claim)))
     after = replace(
         ledger,
         pods=ledger.pods.set(pod.key, pod),
@@ -147,7 +151,7 @@ def _pod_seen(ledger: Ledger, pod: PodFacts, *, listed: bool) -> Ledger:
         begun=_begun(ledger.begun, pod.claim, now=begun),
     )
     states = _placed(ledger, pod)
-    if pending:
+    if pod.waits:
         return _with(after, states)
     return _kept_no_more(after, pod.uid, states)
 
