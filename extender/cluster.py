@@ -38,6 +38,9 @@ from gpus.model import GPU_MEMORY_RESOURCE, Assignment, NodeName, PodUid
 from kube.objects import Node, Pod
 from kube.reflector import Event, EventKind
 
+#: Deleted pods that are remembered: more than kube-scheduler can be asking about at once.
+_GONE_KEPT = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bid:
@@ -67,6 +70,8 @@ class Cluster:
         self._changed = threading.Condition(threading.Lock())
         self._ledger = Ledger()
         self._openings = 0
+        #: Pods that were deleted, the latest last.
+        self._gone: dict[PodUid, None] = {}
         self._layouts = Layouts()  # for the watch of nodes alone
 
     def snapshot(self) -> Ledger:
@@ -110,6 +115,9 @@ class Cluster:
         key = PodKey(f"{meta.namespace}/{meta.name}")
         if event.kind is EventKind.DELETED:
             with self._changed:
+                self._gone[PodUid(meta.uid)] = None
+                if len(self._gone) > _GONE_KEPT:
+                    del self._gone[next(iter(self._gone))]
                 self._apply(PodGone(key, PodUid(meta.uid)))
             return
         known = self._ledger.pods.get(key)
@@ -149,11 +157,14 @@ class Cluster:
         """Keep devices of a node for a pod that the scheduler may be about to bind there.
 
         With `leaving`, also such as will be free when these pods are gone, and all that are being
-        deleted.
+        deleted. Nothing is kept for a pod that was deleted while filter looked: nobody would bind
+        it, and others would wait.
         """
         if pod.demand is None:
             return
         with self._changed:
+            if pod.uid in self._gone:
+                return
             state = self._ledger.nodes.get(node, NodeState()).without(pod.uid)
             if leaving is not None:
                 state = when_left(state, also=leaving)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import Reservation
 from gpus.model import NodeName
+from kube.reflector import EventKind
 from tests.builders import PodBuilder, node, pod
 from tests.extender.ledgers import Told, facts, open_devices
 
@@ -45,6 +46,15 @@ def test_bind_gives_what_was_held() -> None:
     assert bind(cluster, ONE) == {"GPU-n-0"}
     assert bind(cluster, picky) == {"GPU-n-1"}
     assert dict(cluster.cluster.snapshot().holds) == {}
+
+
+def test_nothing_is_held_for_a_pod_that_was_deleted_while_filter_looked() -> None:
+    cluster = told()
+    cluster.pod(ONE)
+    cluster.pod(ONE, EventKind.DELETED)
+
+    assert hold(cluster, ONE) == set()
+    assert hold(cluster, pod("one").wants(gpus=1).uid("created-again")) == {"GPU-n-0"}
 
 
 def test_what_is_held_for_another_is_taken_only_where_nothing_else_is_left() -> None:
