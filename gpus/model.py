@@ -74,11 +74,17 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigInstance:
-    """A MIG compute instance that can be given to a container."""
+    """A MIG compute instance that can be given to a container.
+
+    NVML's ids of the GPU instance and, in that, of the compute instance name its device nodes. They
+    are known on the node only, so two instances with the same UUID are equal without them.
+    """
 
     uuid: DeviceId
     profile: str
     memory_bytes: int | None = None
+    gpu_instance: int | None = field(default=None, compare=False)
+    compute_instance: int | None = field(default=None, compare=False)
 
     @property
     def resource(self) -> ResourceName:

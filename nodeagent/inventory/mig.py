@@ -66,4 +66,6 @@ def _instance(device: Handle, gpu_memory: int | None) -> MigInstance | None:
         uuid=DeviceId(uuid),
         profile=name + (attribute[1] if attribute else ""),
         memory_bytes=shape.memorySizeMB * _MIB,
+        gpu_instance=value("nvmlDeviceGetGpuInstanceId", device),
+        compute_instance=value("nvmlDeviceGetComputeInstanceId", device),
     )
