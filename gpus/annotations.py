@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ from gpus.model import (
     PcieLevel,
     PodUid,
     Source,
+    Withheld,
 )
 from kube.wire import decoder
 
@@ -32,6 +34,8 @@ PREFIX = "gpudetour.io/"
 #: Label on nodes with GPUs and on pods that ask for them; its value is always `GPU_LABEL_VALUE`.
 GPU_LABEL = PREFIX + "gpu"
 GPU_LABEL_VALUE = "true"
+#: Label on nodes for each model of GPU there, whose value is how many; the model's name follows.
+PRODUCT_LABEL_PREFIX = PREFIX + "product."
 #: What selects them in a list or a watch.
 GPU_SELECTOR = f"{GPU_LABEL}={GPU_LABEL_VALUE}"
 
@@ -82,6 +86,7 @@ _HELD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 _Wire = TypeVar("_Wire", bound="_Versioned")
 
@@ -122,17 +127,36 @@ class _Gpu(msgspec.Struct, rename="camel", omit_defaults=True):
     numa_node: _Int32 | None = None
     health: Health = Health.HEALTHY
     health_reason: str = ""
+    since: _Moment | None = None
+    display: bool | None = None
+    pci_class: _Count | None = None
+    mig_capable: bool | None = None
     #: Keyed by the peer's index: UUIDs would double the size of an eight-GPU inventory.
     links: dict[_Count, _Link] = {}
     mig_enabled: bool = False
     mig: list[_Mig] = []
 
 
+class _Withheld(msgspec.Struct, rename="camel", omit_defaults=True):
+    reason: str
+    bdf: str | None = None
+    uuid: str | None = None
+    product: str | None = None
+
+
 class _Inventory(_Versioned):
+    """Readers of the first release know neither what stands behind `gpus` nor `since` to
+    `mig_capable` of a GPU, and pass over them.
+    """
+
     source: Source
     driver: str | None = None
     cuda: str | None = None
     gpus: list[_Gpu] = []
+    withheld: list[_Withheld] = []
+    trouble: str = ""
+    boot: str | None = None
+    machine: str | None = None
 
 
 class _InUse(_Versioned):
@@ -156,6 +180,13 @@ def encode_inventory(inventory: NodeInventory) -> str:
             driver=inventory.driver,
             cuda=inventory.cuda,
             gpus=[_gpu_to_wire(gpu, index_of) for gpu in inventory.gpus],
+            withheld=[
+                _Withheld(reason=w.reason, bdf=w.bdf, uuid=w.uuid, product=w.product)
+                for w in inventory.withheld
+            ],
+            trouble=inventory.trouble,
+            boot=inventory.boot,
+            machine=inventory.machine,
         )
     )
 
@@ -171,6 +202,10 @@ def decode_inventory(text: str) -> NodeInventory:
         driver=wire.driver,
         cuda=wire.cuda,
         gpus=tuple(_gpu_from_wire(gpu, by_index) for gpu in wire.gpus),
+        withheld=tuple(_withheld_from_wire(withheld) for withheld in wire.withheld),
+        trouble=wire.trouble,
+        boot=wire.boot,
+        machine=wire.machine,
     )
     ids = [gpu.uuid for gpu in inventory.gpus]
     ids += [instance.uuid for gpu in inventory.gpus for instance in gpu.mig]
@@ -256,6 +291,10 @@ def _gpu_to_wire(gpu: Gpu, index_of: Mapping[DeviceId, int]) -> _Gpu:
         numa_node=gpu.numa_node,
         health=gpu.health,
         health_reason=gpu.health_reason,
+        since=gpu.health_since,
+        display=gpu.display,
+        pci_class=gpu.pci_class,
+        mig_capable=gpu.mig_capable,
         links={
             index_of[link.peer]: _Link(nvlinks=link.nvlinks, pcie=link.pcie)
             for link in gpu.links
@@ -282,6 +321,10 @@ def _gpu_from_wire(wire: _Gpu, by_index: Mapping[int, DeviceId]) -> Gpu:
         numa_node=wire.numa_node,
         health=wire.health,
         health_reason=wire.health_reason,
+        health_since=wire.since,
+        display=wire.display,
+        pci_class=wire.pci_class,
+        mig_capable=wire.mig_capable,
         links=tuple(
             Link(peer=by_index[index], nvlinks=link.nvlinks, pcie=link.pcie)
             for index, link in wire.links.items()
@@ -293,6 +336,15 @@ def _gpu_from_wire(wire: _Gpu, by_index: Mapping[int, DeviceId]) -> Gpu:
             )
             for m in wire.mig
         ),
+    )
+
+
+def _withheld_from_wire(wire: _Withheld) -> Withheld:
+    return Withheld(
+        reason=wire.reason,
+        bdf=wire.bdf,
+        uuid=_device(wire.uuid, key=INVENTORY) if wire.uuid is not None else None,
+        product=wire.product,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import NewType
 
@@ -25,7 +26,8 @@ GPU_MEMORY_RESOURCE = ResourceName("gpudetour.io/gpu-memory")
 class Health(StrEnum):
     """Whether a GPU may be given to a new pod; only `HEALTHY` may.
 
-    The three other kinds follow NVIDIA's DRA driver (taints xid, gpu-lost, unmonitored).
+    The three other kinds follow NVIDIA's DRA driver (taints xid, gpu-lost, unmonitored): it works
+    wrongly, it does not answer, or nobody can tell how it is doing.
     """
 
     HEALTHY = "healthy"
@@ -94,7 +96,12 @@ class MigInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One physical GPU; a fact that its source could not tell is None, never a guess."""
+    """One physical GPU; a fact that its source could not tell is None, never a guess.
+
+    `health_since` is when it became what `health` says, absent while it is healthy; an aware time
+    in whole seconds. `pci_class` is the kernel's class code (0x030000 VGA, 0x030200 3D), `display`
+    whether a screen is driven or connected.
+    """
 
     uuid: DeviceId
     index: int
@@ -108,6 +115,10 @@ class Gpu:
     links: tuple[Link, ...] = ()
     health: Health = Health.HEALTHY
     health_reason: str = ""
+    health_since: datetime | None = None
+    display: bool | None = None
+    pci_class: int | None = None
+    mig_capable: bool | None = None
     mig_enabled: bool = False
     mig: tuple[MigInstance, ...] = ()
 
@@ -121,13 +132,31 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withheld:
+    """A GPU that the node has and that cannot, or shall not, be given out, and why."""
+
+    reason: str
+    bdf: str | None = None
+    uuid: DeviceId | None = None
+    product: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInventory:
-    """All GPUs of one node, ordered by index."""
+    """All GPUs of one node, ordered by index.
+
+    `trouble` is why no better source than `source` was used. `boot` tells one run of the machine
+    from the next (the kernel's boot_id), `machine` is its model by DMI.
+    """
 
     source: Source
     driver: str | None = None
     cuda: str | None = None
     gpus: tuple[Gpu, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    trouble: str = ""
+    boot: str | None = None
+    machine: str | None = None
 
     def devices(self) -> Iterator[tuple[Gpu, DeviceId, ResourceName]]:
         """Every device that can be given out, with the GPU that it is part of."""

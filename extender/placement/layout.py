@@ -198,6 +198,7 @@ def _anonymous(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
             minor=None,
             bdf=None,
             health_reason="",
+            health_since=None,
             links=tuple(
                 Link(peer=name_of[link.peer], nvlinks=link.nvlinks, pcie=link.pcie)
                 for link in gpu.links

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from gpus.model import (
     PcieLevel,
     PodUid,
     Source,
+    Withheld,
 )
 
 DECODERS: list[Callable[[str], Any]] = [decode_inventory, decode_in_use, decode_assigned]
@@ -47,6 +49,12 @@ MIG_UUIDS = st.uuids().map(lambda u: DeviceId(f"MIG-{u}")) | st.builds(
 BYTES = st.none() | st.integers(0, 2**48)
 TEXT = st.text(max_size=40)
 MAYBE_TEXT = st.none() | TEXT
+MOMENTS = st.datetimes(
+    min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)
+).map(lambda moment: moment.replace(microsecond=0))
+WITHHELD = st.builds(
+    Withheld, reason=TEXT, bdf=MAYBE_TEXT, uuid=st.none() | UUIDS, product=MAYBE_TEXT
+)
 
 
 @st.composite
@@ -87,6 +95,10 @@ def inventories(draw: st.DrawFn) -> NodeInventory:
             links=links(uuid),
             health=draw(st.sampled_from(Health)),
             health_reason=draw(TEXT),
+            health_since=draw(st.none() | MOMENTS),
+            display=draw(st.none() | st.booleans()),
+            pci_class=draw(st.none() | st.integers(0, 0xFFFFFF)),
+            mig_capable=draw(st.none() | st.booleans()),
             mig_enabled=draw(st.booleans()),
             mig=instances(),
         )
@@ -97,6 +109,10 @@ def inventories(draw: st.DrawFn) -> NodeInventory:
         driver=draw(MAYBE_TEXT),
         cuda=draw(MAYBE_TEXT),
         gpus=gpus,
+        withheld=tuple(draw(st.lists(WITHHELD, max_size=3))),
+        trouble=draw(TEXT),
+        boot=draw(MAYBE_TEXT),
+        machine=draw(MAYBE_TEXT),
     )
 
 
