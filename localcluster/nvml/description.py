@@ -90,6 +90,7 @@ class Changes(msgspec.Struct):
     events: list[Event] = []
     faults: list[Fault] = []
     hang: str = ""
+    hang_slot: int = -1
     init_fault: int = -1
     count: int = -1
 
@@ -179,7 +180,7 @@ def profile_text(machine: Description) -> bytes:
 
 def control_text(changes: Changes) -> bytes:
     """The content of `gpudetour-nvml.control`."""
-    lines = [f"hang {changes.hang}"] if changes.hang else []
+    lines = [f"hang {changes.hang} {changes.hang_slot}"] if changes.hang else []
     lines += [f"init_fault {changes.init_fault}", f"count {changes.count}"]
     lines += [
         f"event {e.sequence} {e.slot} {e.type} {e.data} {NO_INSTANCE} {NO_INSTANCE}"

@@ -166,7 +166,7 @@ static int machine_line(struct machine *machine, const char *key, const char *va
     if (strcmp(key, "nvml") == 0)
         return copy(machine->nvml, TEXT, value);
     if (strcmp(key, "hang") == 0)
-        return copy(machine->hang, TEXT, value);
+        return sscanf(value, "%95s %d", machine->hang, &machine->hang_slot) == 2 ? 0 : -1;
     if (strcmp(key, "init_fault") == 0)
         return number(value, &machine->init_fault);
     if (strcmp(key, "count") == 0)

@@ -83,7 +83,9 @@ struct fault {
 };
 
 struct machine {
-    char driver[TEXT], nvml[TEXT], hang[TEXT];
+    char driver[TEXT], nvml[TEXT];
+    char hang[TEXT]; /* function that hangs, "*": every one */
+    int hang_slot;   /* for this GPU only, or -1 */
     int cuda;
     int64_t init_fault; /* what nvmlInit returns, or -1 */
     int64_t count;      /* what nvmlDeviceGetCount says in place of the truth, or -1 */

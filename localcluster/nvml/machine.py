@@ -224,16 +224,18 @@ class Machine:
         with self._changing() as state:
             state.changes.count = -1 if count is None else count
 
-    def hang(self, function: str) -> None:
-        """Let calls of a function ("*": every one) block until `release`."""
+    def hang(self, function: str, *, uuid: str | None = None) -> None:
+        """Let calls of a function ("*": every one) block until `release`, for one GPU or all."""
         with self._changing() as state:
             state.changes.hang = function
+            state.changes.hang_slot = -1 if uuid is None else _find(state, uuid).slot
 
     def release(self) -> None:
         """End `hang`, `fail_init`, `fail` and `report_count`."""
         with self._changing() as state:
             changes = state.changes
-            changes.hang, changes.init_fault, changes.count = "", -1, -1
+            changes.hang, changes.hang_slot = "", -1
+            changes.init_fault = changes.count = -1
             changes.faults = []
 
     def _change(self, uuid: str, change: Callable[[Changes, SimulatedGpu], object]) -> None:

@@ -81,17 +81,19 @@ static void pause_unlocked(void)
     pthread_mutex_lock(&lock);
 }
 
-static int told_to_hang(const char *function)
+static int told_to_hang(const char *function, int slot)
 {
     const char *hang = state.machine.hang;
-    return strcmp(hang, "*") == 0 || strcmp(hang, function) == 0;
+    int hit = strcmp(hang, "*") == 0 || strcmp(hang, function) == 0;
+    return hit && (state.machine.hang_slot < 0 || state.machine.hang_slot == slot);
 }
 
-static int enter(const char *function)
+/* `slot` is whose GPU the function is about, or -1. */
+static int enter(const char *function, int slot)
 {
     pthread_mutex_lock(&lock);
     int failed = refresh();
-    while (told_to_hang(function)) {
+    while (told_to_hang(function, slot)) {
         pause_unlocked();
         failed = refresh();
     }
@@ -111,7 +113,7 @@ static nvmlReturn_t planned_fault(const char *function, int slot)
 
 nvmlReturn_t begin(const char *function)
 {
-    enter(function);
+    enter(function, -1);
     if (state.users == 0)
         return NVML_ERROR_UNINITIALIZED;
     return planned_fault(function, -1);
@@ -127,7 +129,7 @@ static int is_handle(nvmlDevice_t device)
 
 nvmlReturn_t begin_device(const char *function, nvmlDevice_t device)
 {
-    enter(function);
+    enter(function, is_handle(device) ? device->slot : -1);
     if (state.users == 0)
         return NVML_ERROR_UNINITIALIZED;
     if (!is_handle(device) || device_index(device->slot) < 0)
@@ -173,7 +175,7 @@ static void enumerate(void)
 
 nvmlReturn_t state_init(const char *function)
 {
-    if (enter(function) != 0)
+    if (enter(function, -1) != 0)
         return NVML_ERROR_UNKNOWN;
     if (state.machine.init_fault >= 0)
         return (nvmlReturn_t)state.machine.init_fault;
