@@ -68,6 +68,12 @@ class Facts:
     is_authority: bool
     subject: Subject | None
 
+    @property
+    def made(self) -> datetime:
+        """When it was made, for ours are backdated; of one that cannot be ours, when it begins."""
+        made = self.not_before + BACKDATE
+        return made if made < self.not_after else self.not_before
+
 
 def new_authority(*, now: datetime, lifetime: timedelta) -> KeyPair:
     """Make a certificate authority that may issue leaves only."""
@@ -129,11 +135,7 @@ def authorities(bundle: bytes, *, now: datetime) -> tuple[bytes, ...]:
         found = x509.load_pem_x509_certificates(bundle)
     except ValueError:
         return ()
-    return tuple(
-        _pem(certificate)
-        for certificate in found
-        if _facts(certificate).is_authority and now < certificate.not_valid_after_utc
-    )
+    return tuple(_pem(certificate) for certificate in found if _is_authority(certificate, now=now))
 
 
 def normal_host(host: str) -> str:
@@ -145,6 +147,14 @@ def normal_host(host: str) -> str:
         if _DNS_NAME.fullmatch(name) is None:
             raise CertificateError(f"{host!r} is neither a DNS name nor an IP address") from None
         return name
+
+
+def _is_authority(certificate: x509.Certificate, *, now: datetime) -> bool:
+    try:
+        facts = _facts(certificate)
+    except CertificateError:
+        return False
+    return facts.is_authority and facts.not_before <= now < facts.not_after
 
 
 def _facts(certificate: x509.Certificate) -> Facts:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from certs import authority as x509
 from certs.authority import KeyPair
-from certs.names import AUTHORITY_SECRET, BUNDLE, CERTIFICATE, KEY, Leaf
-from certs.plan import Plan, Why
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
-    """How long new certificates are valid."""
-
-    authority: timedelta
-    leaf: timedelta
+from certs.names import (
+    AUTHORITY_SECRET,
+    BUNDLE,
+    CERTIFICATE,
+    KEY,
+    RETIRING_CERTIFICATE,
+    RETIRING_KEY,
+    TRUSTED_SINCE,
+    Leaf,
+)
+from certs.plan import Plan
+from certs.rules import Rules
+from certs.state import Content, Why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one certificate."""
+    """What became of one certificate, and what its Secret is to hold."""
 
     name: str
     secret: str
     why: Why
     not_after: datetime
-    data: Mapping[str, bytes]
+    data: Content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +47,19 @@ class Issued:
         return self.outcomes[0].data[BUNDLE]
 
 
-def carry_out(plan: Plan, leaves: Sequence[Leaf], *, now: datetime, lifetimes: Lifetimes) -> Issued:
+def carry_out(plan: Plan, leaves: Sequence[Leaf], *, now: datetime, rules: Rules) -> Issued:
     """Issue what the plan asks for, and keep what it keeps."""
-    ca = plan.authority.kept or x509.new_authority(now=now, lifetime=lifetimes.authority)
-    bundle = b"".join((ca.certificate, *plan.former))
-    outcomes = [
-        _outcome("authority", AUTHORITY_SECRET, why=plan.authority.why, pair=ca, bundle=bundle)
-    ]
+    newest = plan.authority.newest or x509.new_authority(now=now, lifetime=rules.authority)
+    bundle = b"".join((newest.certificate, *plan.authority.former))
+    authority = _outcome(
+        "authority", AUTHORITY_SECRET, why=plan.authority.why, pair=newest, bundle=bundle
+    )
+    authority = _with_history(authority, plan)
+    signer = plan.authority.retiring or newest
+    outcomes = [authority]
     for leaf, step in zip(leaves, plan.leaves, strict=True):
-        pair = step.kept or x509.issue(ca, leaf.subject, now=now, lifetime=lifetimes.leaf)
+        lifetime = rules.lifetime(leaf.subject.usage)
+        pair = step.kept or x509.issue(signer, leaf.subject, now=now, lifetime=lifetime)
         outcomes.append(_outcome(leaf.name, leaf.secret, why=step.why, pair=pair, bundle=bundle))
     return Issued(outcomes=tuple(outcomes))
 
@@ -64,3 +72,12 @@ def _outcome(name: str, secret: str, *, why: Why, pair: KeyPair, bundle: bytes) 
         not_after=x509.examine(pair).not_after,
         data={CERTIFICATE: pair.certificate, KEY: pair.key, BUNDLE: bundle},
     )
+
+
+def _with_history(outcome: Outcome, plan: Plan) -> Outcome:
+    data = dict(outcome.data)
+    if (retiring := plan.authority.retiring) is not None:
+        data |= {RETIRING_CERTIFICATE: retiring.certificate, RETIRING_KEY: retiring.key}
+    if (since := plan.authority.trusted_since) is not None:
+        data[TRUSTED_SINCE] = since.isoformat().encode()
+    return dataclasses.replace(outcome, data=data)

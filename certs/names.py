@@ -10,6 +10,8 @@ from certs.authority import Subject, Usage, normal_host
 NAMESPACE = "gpudetour-system"
 WEBHOOK_CONFIGURATION = "gpudetour"
 
+#: The certificate with which kube-scheduler calls the extender.
+SCHEDULER_CLIENT = "scheduler-client"
 AUTHORITY_SECRET = "gpudetour-ca"  # noqa: S105 - the name of a Secret
 #: The extender accepts only callers of this name.
 SCHEDULER_COMMON_NAME = "gpudetour-scheduler"
@@ -18,6 +20,12 @@ CERTIFICATE = "tls.crt"
 KEY = "tls.key"
 #: Every authority to be trusted: the present one first, then former ones that are still valid.
 BUNDLE = "ca.crt"
+
+#: In the authority's Secret only. While a new authority becomes known, the former one signs.
+RETIRING_CERTIFICATE = "retiring.crt"
+RETIRING_KEY = "retiring.key"
+#: Since when the authority has been seen in every bundle without a break (RFC 3339).
+TRUSTED_SINCE = "trusted-since"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +48,7 @@ def leaves(
         _server("webhook", namespace=namespace, hosts=webhook_hosts),
         _server("extender", namespace=namespace, hosts=extender_hosts),
         Leaf(
-            name="scheduler-client",
+            name=SCHEDULER_CLIENT,
             secret="gpudetour-scheduler-client",  # noqa: S106 - the name of a Secret
             subject=Subject(common_name=SCHEDULER_COMMON_NAME, usage=Usage.CLIENT),
         ),

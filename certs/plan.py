@@ -1,37 +1,21 @@
-"""What to issue: a pure function of what exists, what is wanted, and the time.
-
-Broken and foreign content counts as missing, so that one run always ends in a working state.
-"""
+"""What to issue: a pure function of what exists, what is wanted, and the time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
-from certs.authority import CertificateError, Facts, KeyPair, authorities, examine, is_issued_by
-from certs.names import AUTHORITY_SECRET, BUNDLE, CERTIFICATE, KEY, Leaf
-
-#: What the Secrets hold, by name of Secret; those that do not exist are absent.
-State = Mapping[str, Mapping[str, bytes]]
-
-
-class Why(StrEnum):
-    """Why a certificate is issued, or that it is kept."""
-
-    KEPT = "kept"
-    MISSING = "missing"
-    UNUSABLE = "unusable"
-    DUE = "due"
-    NAMES = "names changed"
-    AUTHORITY = "new authority"
-    FORCED = "forced"
+from certs.authority import KeyPair, is_issued_by
+from certs.names import Leaf
+from certs.rules import Rules, is_due
+from certs.state import Content, State, Usable, Why, usable
+from certs.succession import Succession, succession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What is to happen to one certificate; `pair` is the one that exists, if it is usable."""
+    """What is to happen to one leaf; `pair` is the one that exists, if it is usable."""
 
     why: Why
     pair: KeyPair | None = None
@@ -39,83 +23,59 @@ class Step:
     @property
     def kept(self) -> KeyPair | None:
         """The certificate that stays, or None when one is to be issued."""
-        return self.pair if self.why is Why.KEPT else None
+        return self.pair if self.why in (Why.KEPT, Why.WAITING) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One step for the authority and one for each leaf, in the order given.
+    """Where the succession of authorities stands, and one step for each leaf, in the order given.
 
-    `former` are authorities to be trusted beside the present one until they expire: whoever was
-    not told of the new one yet must still be able to verify and be verified.
+    Bundles are to be written before leaves. What is to be done after that and a wait is found by
+    the next plan.
     """
 
-    authority: Step
+    authority: Succession
     leaves: tuple[Step, ...]
-    former: tuple[bytes, ...]
 
 
-def make_plan(state: State, leaves: Sequence[Leaf], *, now: datetime, force: bool = False) -> Plan:
-    """Return what to issue now; with `force`, all leaves."""
-    held = state.get(AUTHORITY_SECRET)
-    authority = _authority(held, now=now)
-    former = _former(held, authority, now=now)
+def make_plan(
+    state: State, leaves: Sequence[Leaf], *, now: datetime, rules: Rules, force: bool = False
+) -> Plan:
+    """Return what to do now; with `force`, issue all leaves."""
+    authority = succession(state, tuple(leaves), now=now, rules=rules)
     steps = tuple(
-        _leaf(state.get(leaf.secret), leaf, authority=authority.kept, now=now) for leaf in leaves
+        _leaf(state.secrets.get(leaf.secret), leaf, authority=authority, now=now, force=force)
+        for leaf in leaves
     )
-    if force:
-        steps = tuple(Step(why=Why.FORCED, pair=step.pair) if step.kept else step for step in steps)
-    return Plan(authority=authority, leaves=steps, former=former)
-
-
-def is_due(facts: Facts, *, now: datetime) -> bool:
-    """Tell whether a certificate is to be renewed: after 2/3 of its lifetime."""
-    return now >= facts.not_before + (facts.not_after - facts.not_before) * 2 / 3
-
-
-def _authority(held: Mapping[str, bytes] | None, *, now: datetime) -> Step:
-    if held is None:
-        return Step(why=Why.MISSING)
-    found = _usable(held, now=now)
-    if found is None or not found[1].is_authority:
-        return Step(why=Why.UNUSABLE)
-    pair, facts = found
-    return Step(why=Why.DUE if is_due(facts, now=now) else Why.KEPT, pair=pair)
-
-
-def _former(
-    held: Mapping[str, bytes] | None, authority: Step, *, now: datetime
-) -> tuple[bytes, ...]:
-    if held is None or authority.pair is None:
-        return ()
-    present = authorities(authority.pair.certificate, now=now)
-    known = (*present, *authorities(held.get(BUNDLE, b""), now=now))
-    excluded = present if authority.kept else ()
-    return tuple(pem for pem in dict.fromkeys(known) if pem not in excluded)
+    return Plan(authority=authority, leaves=steps)
 
 
 def _leaf(
-    held: Mapping[str, bytes] | None, leaf: Leaf, *, authority: KeyPair | None, now: datetime
+    held: Content | None, leaf: Leaf, *, authority: Succession, now: datetime, force: bool
 ) -> Step:
     if held is None:
         return Step(why=Why.MISSING)
-    found = _usable(held, now=now)
-    if found is None or found[1].subject is None:
+    found = usable(held, now=now)
+    if found is None or found.facts.subject is None:
         return Step(why=Why.UNUSABLE)
-    pair, facts = found
-    if authority is None:
-        return Step(why=Why.AUTHORITY, pair=pair)
-    if not is_issued_by(pair.certificate, authority.certificate):
+    if now >= found.facts.not_after:
+        return Step(why=Why.EXPIRED)
+    certificate = found.pair.certificate
+    if not any(is_issued_by(certificate, trusted) for trusted in authority.trusted):
         return Step(why=Why.UNUSABLE)
-    if facts.subject != leaf.subject:
-        return Step(why=Why.NAMES, pair=pair)
-    return Step(why=Why.DUE if is_due(facts, now=now) else Why.KEPT, pair=pair)
+    # It is in service: from here on it must not be replaced by one that somebody does not trust.
+    signer = authority.retiring or authority.newest
+    by_signer = signer is not None and is_issued_by(certificate, signer.certificate)
+    why = _wish(found, leaf, by_signer=by_signer, now=now, force=force)
+    may = by_signer or authority.everybody_trusts(signer)
+    return Step(why=why if why is Why.KEPT or may else Why.WAITING, pair=found.pair)
 
 
-def _usable(held: Mapping[str, bytes], *, now: datetime) -> tuple[KeyPair, Facts] | None:
-    pair = KeyPair(certificate=held.get(CERTIFICATE, b""), key=held.get(KEY, b""))
-    try:
-        facts = examine(pair)
-    except CertificateError:
-        return None
-    return None if now < facts.not_before else (pair, facts)
+def _wish(found: Usable, leaf: Leaf, *, by_signer: bool, now: datetime, force: bool) -> Why:
+    if found.facts.subject != leaf.subject:
+        return Why.NAMES
+    if not by_signer:
+        return Why.AUTHORITY
+    if is_due(found.facts, now=now):
+        return Why.DUE
+    return Why.FORCED if force else Why.KEPT

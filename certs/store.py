@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from certs.names import AUTHORITY_SECRET, Leaf
+from certs.state import State
 from kube.client import JSON_PATCH, Client
 from kube.errors import NotFound
 
@@ -28,39 +30,63 @@ class CaBundle(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """A Secret as it was read: the object, and its decoded data."""
+class Observed:
+    """What was read at one time: the objects as they were, and what a plan needs of them."""
 
-    object: Mapping[str, Any]
-    data: Mapping[str, bytes]
+    secrets: Mapping[str, Mapping[str, Any]]
+    configuration: Mapping[str, Any] | None
+
+    @property
+    def state(self) -> State:
+        """The decoded contents."""
+        return State(
+            secrets={
+                name: _decode(found.get("data") or {}) for name, found in self.secrets.items()
+            },
+            bundles=tuple(_bundles(self.configuration or {})),
+        )
 
 
 class Store:
     """Reads and writes our Secrets and the webhook configuration."""
 
-    def __init__(self, client: Client, *, namespace: str) -> None:
+    def __init__(self, client: Client, *, namespace: str, configuration: str) -> None:
         self._client = client
         self._namespace = namespace
-        self._path = f"/api/v1/namespaces/{namespace}/secrets"
+        self._secrets = f"/api/v1/namespaces/{namespace}/secrets"
+        self._configuration = f"{_CONFIGURATIONS}/{configuration}"
 
-    def read(self, names: Iterable[str]) -> dict[str, Held]:
-        """Return those of the named Secrets that exist."""
-        held = {}
-        for name in names:
-            try:
-                found = self._client.get(f"{self._path}/{name}")
-            except NotFound:
-                continue
-            held[name] = Held(object=found, data=_decode(found.get("data") or {}))
-        return held
+    def observe(self, leaves: Iterable[Leaf]) -> Observed:
+        """Read everything; the authority last.
 
-    def write(self, name: str, data: Mapping[str, bytes], *, held: Held | None) -> None:
-        """Create a Secret, or replace what was read; raises `Conflict` if it changed since."""
+        It is written first. So whoever knows an outdated authority has outdated versions of all
+        else too, and cannot write that.
+        """
+        configuration = self._find(self._configuration)
+        names = [*(leaf.secret for leaf in leaves), AUTHORITY_SECRET]
+        found = {name: self._find(f"{self._secrets}/{name}") for name in names}
+        secrets = {name: secret for name, secret in found.items() if secret is not None}
+        return Observed(secrets=secrets, configuration=configuration)
+
+    def _find(self, path: str) -> Mapping[str, Any] | None:
+        try:
+            found: Mapping[str, Any] = self._client.get(path)
+        except NotFound:
+            return None
+        return found
+
+    def write(self, name: str, data: Mapping[str, bytes], *, seen: Observed) -> bool:
+        """Create a Secret, or replace the one that was seen; tells whether it was different.
+
+        Raises `Conflict` if it changed since.
+        """
+        if seen.state.secrets.get(name) == data:
+            return False
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-        if held is not None:
+        if (held := seen.secrets.get(name)) is not None:
             # The type of a Secret cannot change, so the object stays but for its data.
-            self._client.replace(f"{self._path}/{name}", {**held.object, "data": encoded})
-            return
+            self._client.replace(f"{self._secrets}/{name}", {**held, "data": encoded})
+            return True
         metadata = {
             "name": name,
             "namespace": self._namespace,
@@ -73,36 +99,46 @@ class Store:
             "metadata": metadata,
             "data": encoded,
         }
-        self._client.create(self._path, body)
+        self._client.create(self._secrets, body)
+        return True
 
-    def trust(self, configuration: str, bundle: bytes) -> CaBundle:
-        """Make the API server verify our webhooks against `bundle`."""
-        path = f"{_CONFIGURATIONS}/{configuration}"
-        try:
-            found = self._client.get(path)
-        except NotFound:
+    def trust(self, bundle: bytes, *, seen: Observed) -> CaBundle:
+        """Make the API server verify our webhooks against `bundle`.
+
+        Raises `Conflict` if the configuration changed since it was seen.
+        """
+        if seen.configuration is None:
             return CaBundle.ABSENT
-        patch = ca_bundle_patch(found, bundle)
+        patch = ca_bundle_patch(seen.configuration, bundle)
         if not patch:
             return CaBundle.KEPT
-        self._client.patch(path, patch, content_type=JSON_PATCH)
+        self._client.patch(self._configuration, patch, content_type=JSON_PATCH)
         return CaBundle.FILLED
 
 
 def ca_bundle_patch(configuration: Mapping[str, Any], bundle: bytes) -> list[dict[str, Any]]:
     """Return the JSON patch that sets the caBundle of every webhook, empty if all have it.
 
-    Nothing else is touched: managed clusters add selectors of their own to such objects.
+    Nothing else is touched: managed clusters add selectors of their own to such objects. The
+    resourceVersion makes it a compare-and-swap.
     """
-    wanted = base64.b64encode(bundle).decode()
-    patch: list[dict[str, Any]] = []
-    for index, webhook in enumerate(configuration.get("webhooks") or ()):
-        if webhook["clientConfig"].get("caBundle") == wanted:
-            continue
-        path = f"/webhooks/{index}"
-        patch.append({"op": "test", "path": f"{path}/name", "value": webhook["name"]})
-        patch.append({"op": "add", "path": f"{path}/clientConfig/caBundle", "value": wanted})
-    return patch
+    patch = [
+        {
+            "op": "add",
+            "path": f"/webhooks/{index}/clientConfig/caBundle",
+            "value": base64.b64encode(bundle).decode(),
+        }
+        for index, held in enumerate(_bundles(configuration))
+        if held != bundle
+    ]
+    version = configuration["metadata"]["resourceVersion"]
+    seen = {"op": "replace", "path": "/metadata/resourceVersion", "value": version}
+    return [seen, *patch] if patch else []
+
+
+def _bundles(configuration: Mapping[str, Any]) -> Iterator[bytes]:
+    for webhook in configuration.get("webhooks") or ():
+        yield _decode({"": webhook["clientConfig"].get("caBundle") or ""})[""]
 
 
 def _decode(data: Mapping[str, str]) -> dict[str, bytes]:

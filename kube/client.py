@@ -11,6 +11,8 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Generic, Self, TypeVar, overload
 from urllib.parse import urlencode
 
@@ -91,6 +93,15 @@ class Client:
     def get(self, path: str, *, type: Any = Any, params: Params | None = None) -> Any:  # noqa: A002
         """Read one object (or one page of a list), decoded as `type`."""
         return self._call(_Call("GET", path, params=params), type=type)
+
+    def server_time(self) -> datetime:
+        """Return the time by the API server's clock, to the second."""
+        call = _Call("GET", "/version")
+        response = self._send(call, timeout=urllib3.Timeout(self._timeout))
+        try:
+            return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+        except (KeyError, ValueError) as error:
+            raise BadAnswer(f"{call}: no usable Date header") from error
 
     def list_all(self, path: str, *, type: type[T], params: Params | None = None) -> Listing[T]:  # noqa: A002
         """Read a whole collection in pages, as consistent as one read.

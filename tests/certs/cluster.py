@@ -57,6 +57,8 @@ class Objects:
 
     def reply(self, request: Request) -> Reply:
         """Answer as the API server does for GET, POST, PUT and JSON patches."""
+        if request.path == "/version":
+            return Answer()
         if request.method == "GET":
             found = self.stored.get(request.path)
             return refusal(404, "NotFound") if found is None else Answer(body=found)
@@ -76,7 +78,10 @@ class Objects:
             return Answer(status=201, body=self.put(path, request.body))
         found = self.stored[request.path]
         if request.method == "PATCH":
-            return Answer(body=self.put(request.path, jsonpatch.apply_patch(found, request.body)))
+            wanted = jsonpatch.apply_patch(found, request.body)
+            if wanted["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
+                return refusal(409, "Conflict")
+            return Answer(body=self.put(request.path, wanted))
         if request.body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             return refusal(409, "Conflict")
         if request.body["type"] != found["type"]:

@@ -223,7 +223,7 @@ def test_unusable_options_change_nothing(
 def test_options_come_from_the_environment_too(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GPUDETOUR_LEAF_DAYS", "7")
+    monkeypatch.setenv("GPUDETOUR_SERVER_LIFETIME", "7d")
     monkeypatch.setenv("GPUDETOUR_WEBHOOK_HOST", "192.0.2.1 192.0.2.2")
     done = json.loads(command("-o", "json").stdout)
 
