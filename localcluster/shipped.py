@@ -41,17 +41,28 @@ def objects(*kinds: str, variant: Variant = Variant.BASE) -> Iterator[Object]:
 
 
 def cluster_objects(variant: Variant = Variant.BASE) -> list[Object]:
-    """Everything that is no workload and no webhook configuration."""
-    left_out = (*_WORKLOADS, "MutatingWebhookConfiguration")
-    return [item for item in objects(variant=variant) if item["kind"] not in left_out]
+    """Everything that is no workload, and that is of use without the webhook."""
+    return [
+        item
+        for item in objects(variant=variant)
+        if item["kind"] not in _WORKLOADS and not _needs_the_webhook(item)
+    ]
 
 
-def webhook_configuration(url: str) -> Object:
-    """The MutatingWebhookConfiguration, calling `url` instead of the Service."""
-    (configuration,) = objects("MutatingWebhookConfiguration")
-    for webhook in configuration["webhooks"]:
-        webhook["clientConfig"] = {"url": url + webhook["clientConfig"]["service"]["path"]}
-    return configuration
+def admission(url: str) -> list[Object]:
+    """The MutatingWebhookConfiguration, calling `url` instead of the Service, and the policy that
+    refuses pods that did not pass it.
+    """
+    found = [item for item in objects() if _needs_the_webhook(item)]
+    for item in found:
+        for webhook in item.get("webhooks", ()):
+            webhook["clientConfig"] = {"url": url + webhook["clientConfig"]["service"]["path"]}
+    return found
+
+
+def _needs_the_webhook(item: Object) -> bool:
+    kind, name = item["kind"], item["metadata"]["name"]
+    return kind == "MutatingWebhookConfiguration" or name == "gpudetour-admitted"
 
 
 def command_line(

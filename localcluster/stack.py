@@ -82,7 +82,7 @@ class Stack:
     def install(self) -> None:
         """Apply the objects, issue certificates, start webhook and extender, set the scheduler."""
         self.cluster.apply(shipped.cluster_objects(self.variant))
-        self.cluster.apply([shipped.webhook_configuration(self.webhook_url)])
+        self.cluster.apply(shipped.admission(self.webhook_url))
         self.issue_certificates()
         self.start_webhook()
         if self.variant is Variant.BASE:

@@ -155,7 +155,7 @@ def site(folder: Path) -> Iterator[Site]:
         cluster = held.enter_context(LocalCluster(folder / "cluster", options=options))
         stack = Stack(cluster)
         cluster.apply(shipped.cluster_objects())
-        cluster.apply([shipped.webhook_configuration(stack.webhook_url)])
+        cluster.apply(shipped.admission(stack.webhook_url))
         stack.issue_certificates()
         stack.start_webhook()
         hardware = _create_nodes(cluster)
