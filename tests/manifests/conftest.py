@@ -1,0 +1,17 @@
+"""What the tests of the manifests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.manifests.guarded import Guarded, guarded
+
+
+@pytest.fixture(scope="session")
+def guard(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Iterator[Guarded]:
+    """The shipped policies and rights on a control plane; no request of these tests is stored."""
+    del control_plane_parts
+    with guarded(tmp_path_factory.mktemp("guard")) as site:
+        yield site
