@@ -23,8 +23,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
-from service.arrivals import CONNECTIONS, ArrivalWorker
+from service.crowd import places
 from service.tls import FollowingContext
+from service.worker import ArrivalWorker
 
 Hook = Callable[[], None]
 
@@ -162,7 +163,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "worker_class": _Worker,
             "workers": 1,
             "threads": settings.threads,
-            "worker_connections": CONNECTIONS,
+            "worker_connections": places(),
             "keepalive": settings.keepalive,
             "max_requests": 0,
             "preload_app": False,

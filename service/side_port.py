@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from service.logs import ERROR
 
 Ready = Callable[[], str | None]
 #: Returns content type and body.
@@ -18,8 +24,42 @@ Route = Callable[[], tuple[str, bytes]]
 _TEXT = "text/plain; charset=utf-8"
 #: Seconds that a peer has to send its request and to take the answer.
 _TIMEOUT = 5.0
+#: Connections at once; for one more the oldest is closed, so that probes are always answered.
+CONNECTIONS = 32
 
 log = structlog.get_logger()
+
+
+class _Server(ThreadingHTTPServer):
+    """Has a thread for each of a few connections."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = threading.Lock()  # guards the next one
+        self._open: dict[socket.socket, None] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) >= CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                # Its thread reads the end, and closes it.
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        del request, client_address
+        log.debug("side port connection given up", **{ERROR: str(sys.exception())})
 
 
 class SidePort:
@@ -45,12 +85,11 @@ class SidePort:
             "/metrics": lambda: (CONTENT_TYPE_LATEST, generate_latest(registry)),
             **(routes or {}),
         }
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
 
     def start(self) -> int:
         """Bind and serve; returns the port, which tells what port 0 became. Raises OSError."""
-        server = ThreadingHTTPServer(self._address, self._handler(), bind_and_activate=True)
-        server.daemon_threads = True
+        server = _Server(self._address, self._handler(), bind_and_activate=True)
         self._server = server
         threading.Thread(target=server.serve_forever, name="side-port", daemon=True).start()
         port = int(server.server_address[1])

@@ -39,6 +39,8 @@ class ServerSocket(ssl.SSLSocket):
     the peer takes its answer; one that does not is treated as one that reset the connection.
     """
 
+    #: How many threads may wait so at the same time; the peers of others are closed at once.
+    may_stall: threading.Semaphore | None = None
     _peer: Any = None
 
     def getpeercert(self, binary_form: bool = False) -> Any:
@@ -53,10 +55,32 @@ class ServerSocket(ssl.SSLSocket):
         self.settimeout(ANSWER_TIMEOUT if flag else 0.0)
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        # At first without waiting: what is small has place in the system's buffer.
+        waits = self.gettimeout()
+        self.settimeout(0.0)
         try:
             return super().send(data, flags)
+        except ssl.SSLWantWriteError:
+            return self._send_patiently(data, flags)
+        finally:
+            self.settimeout(waits)
+
+    def _send_patiently(self, data: ReadableBuffer, flags: int) -> int:
+        if self.may_stall is not None and not self.may_stall.acquire(blocking=False):
+            raise _given_up("too many such peers")
+        try:
+            self.settimeout(ANSWER_TIMEOUT)
+            return super().send(data, flags)
         except TimeoutError as error:
-            raise ConnectionResetError(errno.ECONNRESET, "the peer took too long") from error
+            raise _given_up("it took too long") from error
+        finally:
+            if self.may_stall is not None:
+                self.may_stall.release()
+
+
+def _given_up(why: str) -> ConnectionResetError:
+    log.debug("peer takes no answer", **{ERROR: why})
+    return ConnectionResetError(errno.ECONNRESET, f"the peer takes no answer: {why}")
 
 
 class FollowingContext:

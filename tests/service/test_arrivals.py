@@ -36,8 +36,13 @@ class Connection:
     def __init__(self, context: Callable[[], ssl.SSLContext], room: Room | None = None) -> None:
         ours, theirs = socket.socketpair()
         self.theirs: socket.socket = theirs
-        self.server = context().wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
-        self.peer = Peer(self.server, room=room or Room(), max_body=MAX_BODY, idle=IDLE)
+        ours.setblocking(False)
+
+        def secure(raw: socket.socket) -> ssl.SSLSocket:
+            return context().wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
+
+        rooms = (room or Room(1_000_000), Room(1_000_000))
+        self.peer = Peer(ours, secure=secure, rooms=rooms, max_body=MAX_BODY, idle=IDLE)
 
     def shake_hands(self) -> ssl.SSLSocket:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -57,7 +62,7 @@ class Connection:
         return self.peer.deadline - since
 
     def close(self) -> None:
-        self.server.close()
+        self.peer.sock.close()
         self.theirs.close()
 
 
@@ -190,7 +195,7 @@ def test_the_end_of_the_stream_is_the_end(connect: Callable[..., Connection]) ->
 def test_large_requests_share_their_room_and_small_ones_need_none(
     connect: Callable[..., Connection],
 ) -> None:
-    room = Room(700_000)
+    room = Room(40_000)
     first, second, small = connect(room), connect(room), connect(room)
     large = request(b"x" * 500_000)
 
@@ -199,11 +204,41 @@ def test_large_requests_share_their_room_and_small_ones_need_none(
         client.sendall(content)
         return connection.peer.gather()
 
-    assert offer(first, large[:1000]) is Progress.WAITING
-    assert offer(second, large[:1000]) is Progress.GONE
-    assert offer(small, request(b"x" * 1000)) is Progress.WHOLE
+    assert offer(first, large[:50_000]) is Progress.WAITING
+    assert offer(second, large[:50_000]) is Progress.GONE
+    assert offer(small, request(b"x" * 10_000)) is Progress.WHOLE
     first.peer.end()
-    assert offer(connect(room), large[:1000]) is Progress.WAITING
+    assert offer(connect(room), large[:50_000]) is Progress.WAITING
+
+
+def test_the_large_requests_of_strangers_take_no_room_from_others(
+    connect: Callable[..., Connection],
+) -> None:
+    room = Room(40_000)
+    served, stranger = connect(room), connect(room)
+    client = served.shake_hands()
+    client.sendall(request(b"1"))
+    assert served.peer.gather() is Progress.WHOLE
+    served.peer.served()
+    stranger.shake_hands().sendall(request(b"x" * 100_000)[:50_000])
+    assert stranger.peer.gather() is Progress.WAITING
+    large = request(b"x" * 100_000)
+    sending = threading.Thread(target=client.sendall, args=(large,))
+    sending.start()
+    while (progress := served.peer.gather()) is Progress.WAITING:
+        pass
+    sending.join()
+
+    assert progress is Progress.WHOLE
+    assert content(served.peer) == large
+
+
+def test_a_silent_connection_has_no_tls_state(connect: Callable[..., Connection]) -> None:
+    connection = connect()
+    assert not isinstance(connection.peer.sock, ssl.SSLSocket)
+    connection.theirs.sendall(b"\x16\x03\x01")
+    assert connection.peer.gather() is Progress.WAITING
+    assert isinstance(connection.peer.sock, ssl.SSLSocket)
 
 
 @given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,13 +15,16 @@ import pytest
 import urllib3
 
 from certs.authority import KeyPair
-from service.arrivals import CONNECTIONS, HANDSHAKE_TIMEOUT
+from service.arrivals import HANDSHAKE_TIMEOUT
+from service.crowd import CONNECTIONS
+from service.tls import ANSWER_TIMEOUT
 from tests.certs.making import Mounted, authority, client, server
+from tests.service.attackers import PARTIAL_HELLO
 from tests.service.calling import client_context, post, served_certificate
 from tests.service.process import Process, running
 
-#: The start of a TLS ClientHello that never goes on.
-PARTIAL_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+#: Bytes of an answer that no buffer of the system holds.
+LARGE = 7_000_000
 
 
 @pytest.fixture
@@ -101,6 +105,37 @@ def test_with_too_many_connections_the_one_that_waits_longest_is_closed(
 
         assert response.status == 200
         assert peers[0].recv(1) == b""
+
+
+def test_peers_that_take_no_answers_hold_up_nobody(mounted: Mounted, ca: KeyPair) -> None:
+    context = client_context(ca.certificate)
+    with echo(mounted, threads=4) as process, ExitStack() as stack:
+        for _ in range(6):
+            peer = stack.enter_context(reading_nothing(process, context))
+            peer.sendall(request(b"a"))
+            assert peer.recv(1)
+            peer.sendall(request(b"a" * LARGE))
+        process.wait_for("peer takes no answer", error="too many such peers")
+        started = time.monotonic()
+        response = post(process.port(), context)
+
+        assert response.status == 200
+        assert time.monotonic() - started < ANSWER_TIMEOUT / 2
+
+
+def request(body: bytes) -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@contextmanager
+def reading_nothing(process: Process, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    """A connection whose end here has place for little."""
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(20)
+        raw.connect(("127.0.0.1", process.port()))
+        with context.wrap_socket(raw, server_hostname="127.0.0.1") as peer:
+            yield peer
 
 
 @contextmanager

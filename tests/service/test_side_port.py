@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import ExitStack
+
 import urllib3
 from prometheus_client import Counter
 
 from service.metrics import new_registry
-from service.side_port import SidePort
+from service.side_port import CONNECTIONS, SidePort
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -62,3 +66,21 @@ def test_a_failing_route_is_an_internal_error_and_the_port_goes_on() -> None:
     finally:
         side.stop()
     side.stop()
+
+
+def test_probes_are_answered_among_peers_that_hold_connections() -> None:
+    side = SidePort("127.0.0.1", 0, registry=new_registry("test"), ready=lambda: None)
+    before = threading.active_count()
+    port = side.start()
+    try:
+        with ExitStack() as stack:
+            peers = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+                for _ in range(4 * CONNECTIONS)
+            ]
+            assert get(port, "/readyz") == (200, "ok\n")
+            assert peers[0].recv(1) == b""
+            # The newest threads, the server's own, and those that are just ending.
+            assert threading.active_count() - before < 2 * CONNECTIONS
+    finally:
+        side.stop()
