@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cli import render
+from cli.doctor import doctor
 from cli.fleet import Fleet, fleet
 from gpus.annotations import GPU_SELECTOR
 from kube.client import Client
@@ -55,6 +56,9 @@ def gpus(where: tuple[str | None, str | None], output: str) -> None:
 def pods(where: tuple[str | None, str | None], output: str) -> None:
     """List the pods that ask for GPUs, what they got and where."""
     _show(_read(where).pods, render.POD_COLUMNS, output=output)
+
+
+main.add_command(doctor)
 
 
 @main.command(name="version")
