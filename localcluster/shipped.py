@@ -61,7 +61,8 @@ def admission(url: str) -> list[Object]:
 
 
 def _needs_the_webhook(item: Object) -> bool:
-    kind, name = item["kind"], item["metadata"]["name"]
+    kind: str = item["kind"]
+    name: str = item["metadata"]["name"]
     return kind == "MutatingWebhookConfiguration" or name == "gpudetour-admitted"
 
 
