@@ -60,7 +60,7 @@ def kubeconfig(folder: Path, api_server: str) -> str:
 
 
 @contextmanager
-def webhook(mounted: Mounted, api_server: str) -> Iterator[Process]:
+def webhook(mounted: Mounted, api_server: str, *more: str) -> Iterator[Process]:
     options = {
         "--host": "127.0.0.1",
         "--port": "0",
@@ -70,7 +70,8 @@ def webhook(mounted: Mounted, api_server: str) -> Iterator[Process]:
         "--drain": "0",
         "--kubeconfig": kubeconfig(mounted.folder, api_server),
     }
-    with running("webhook", *(part for pair in options.items() for part in pair)) as process:
+    given = (part for pair in options.items() for part in pair)
+    with running("webhook", *given, *more) as process:
         yield process
 
 
