@@ -64,18 +64,16 @@ def _leaf(
     if not any(is_issued_by(certificate, trusted) for trusted in authority.trusted):
         return Step(why=Why.UNUSABLE)
     # It is in service: from here on it must not be replaced by one that somebody does not trust.
+    why = _wish(found, leaf, now=now, force=force)
     signer = authority.retiring or authority.newest
     by_signer = signer is not None and is_issued_by(certificate, signer.certificate)
-    why = _wish(found, leaf, by_signer=by_signer, now=now, force=force)
     may = by_signer or authority.everybody_trusts(signer)
     return Step(why=why if why is Why.KEPT or may else Why.WAITING, pair=found.pair)
 
 
-def _wish(found: Usable, leaf: Leaf, *, by_signer: bool, now: datetime, force: bool) -> Why:
+def _wish(found: Usable, leaf: Leaf, *, now: datetime, force: bool) -> Why:
     if found.facts.subject != leaf.subject:
         return Why.NAMES
-    if not by_signer:
-        return Why.AUTHORITY
     if is_due(found.facts, now=now):
         return Why.DUE
     return Why.FORCED if force else Why.KEPT

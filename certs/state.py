@@ -40,7 +40,6 @@ class Why(StrEnum):
     EXPIRED = "expired"
     DUE = "due"
     NAMES = "names changed"
-    AUTHORITY = "new authority"
     FORCED = "forced"
 
 

@@ -4,8 +4,9 @@ Everybody must trust an authority before anything that it signed is served. So t
 
 1. made, when its predecessor has lived 2/3 of its life, and put into every bundle;
 2. known to all, `Rules.propagation` after it was seen in every bundle;
-3. signing, when the predecessor has lived 5/6 of its life: kube-scheduler reads its bundle only
-   when it starts, and is to be restarted once in between. The predecessor's key is deleted;
+3. signing whatever is due, when the predecessor has lived 5/6 of its life: kube-scheduler reads
+   its bundle only when it starts, and is to be restarted once in between. The predecessor's key is
+   deleted;
 4. succeeded by another one, but trusted until it expires. Nothing outlives what signed it, so
    nothing that is in use anywhere loses its trust.
 
