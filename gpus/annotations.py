@@ -222,7 +222,7 @@ def encode_in_use(holders: Mapping[DeviceId, PodUid]) -> str:
 def decode_in_use(text: str) -> dict[DeviceId, PodUid]:
     """Read the node annotation `in-use`; raises `AnnotationError`."""
     wire = _decode(text, _InUse, key=IN_USE)
-    if strange := [device for device in wire.holders if _HELD_ID.fullmatch(device) is None]:
+    if strange := [device for device in wire.holders if not is_holder_id(device)]:
         raise AnnotationError(IN_USE, f"{strange[0][:64]!r} is not a device ID")
     return {DeviceId(device): PodUid(uid) for device, uid in wire.holders.items()}
 
@@ -265,6 +265,11 @@ def decode_assigned(text: str) -> Assignment:
 def is_device_id(text: str) -> bool:
     """Tell whether NVML and the container toolkit would read the text as one device."""
     return _DEVICE_ID.fullmatch(text) is not None
+
+
+def is_holder_id(text: str) -> bool:
+    """Tell whether `in-use` may name a device so, be it of a plugin that is not ours."""
+    return _HELD_ID.fullmatch(text) is not None
 
 
 def _of_one_gpu(assignment: Assignment) -> bool:

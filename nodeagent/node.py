@@ -36,6 +36,7 @@ class NodeMeta(ObjectMeta, frozen=True):
 
 class NodeInfo(Struct, frozen=True):
     container_runtime_version: str = ""
+    kubelet_version: str = ""
 
 
 class NodeStatus(Struct, frozen=True):

@@ -13,10 +13,12 @@ from pathlib import Path as FilePath
 
 import structlog
 
-from gpus.model import DeviceId, Path, PodUid
+from gpus.annotations import is_holder_id
+from gpus.model import DeviceId, Path, PodUid, ResourceName
+from nodeagent.deviceplugin.devices import NothingToOffer, Offer, Offering, device_of, offers
 from nodeagent.deviceplugin.foreign import ForeignPlugin, find_sockets
 from nodeagent.deviceplugin.plugins import Status
-from nodeagent.deviceplugin.registration import KUBELET_SOCKET, stamp
+from nodeagent.deviceplugin.registration import KUBELET_SOCKET, Stamp, stamp
 from nodeagent.node import (
     OwnNode,
     allocatable,
@@ -35,6 +37,9 @@ from service.logs import ERROR
 #: Seconds for which kubelet's device manager remembers a plugin that stopped
 #: (devicemanager/types.go endpointStopGracePeriod), and some for its next status update.
 REMEMBERED = 330.0
+#: Seconds for which a kubelet that started may not have learnt of its pods yet: until then it
+#: lists no holders, though its checkpoint keeps them.
+LEARNING = 15.0
 
 log = structlog.get_logger()
 
@@ -47,6 +52,19 @@ class Observed:
     in_use: Mapping[DeviceId, PodUid]
     #: Devices that pods of either path hold.
     held: frozenset[DeviceId]
+    #: What our plugin has to offer.
+    offers: Mapping[ResourceName, Offer]
+    #: What kubelet answers or writes that cannot be understood; empty where all is well.
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """The admin's choices; `patience` in seconds, for a kubelet that is away."""
+
+    plugin_allowed: bool = True
+    patience: float = 60.0
+    offering: Offering = field(default_factory=Offering)
 
 
 class Observer:
@@ -58,21 +76,24 @@ class Observer:
         pod_resources: PodResources,
         pods: NodePods,
         *,
-        plugin_allowed: bool,
-        patience: float,
+        choices: Choices,
+        dra: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = plugin_folder
         self._pod_resources = pod_resources
         self._pods = pods
-        self._plugin_allowed = plugin_allowed
-        self._patience = patience
+        self._choices = choices
+        self._dra = dra
         self._clock = clock
         self._foreign = ForeignPlugin()
         self._history = _History()
         self._kubelet_seen = clock()
+        self._kubelet: tuple[Stamp | None, ...] = ()
+        self._kubelet_since = -inf
+        self._last_uids: dict[DeviceId, PodUid] = {}
         self._active_at = clock()
-        self._complaints: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
 
     def observe(self, node: OwnNode, reading: Reading, plugin: Callable[[], Status]) -> Observed:
         """Return how things stand; `plugin` tells how far our own has come with kubelet."""
@@ -83,7 +104,10 @@ class Observer:
         # Kubelet may have begun to listen to us, or ceased, while it was asked.
         own = plugin()
         checkpoint, readable = self._checkpoint()
+        kubelet = self._kubelet_present(now)
         held = _held(resources, checkpoint)
+        in_use = self._steadied(self._uids(held, checkpoint), checkpoint, now=now)
+        found, missing = self._offers(reading)
         capacity = gpu_capacity(node)
         heard = before.heard or own.heard
         foreign = self._foreign.serves(
@@ -99,17 +123,18 @@ class Observer:
         self._history.note(published, now=now)
         pods = self._pods.counts()
         observation = Observation(
-            devices=len(list(reading.inventory.devices())) if reading.inventory else 0,
-            devices_missing=reading.error,
-            kubelet=self._kubelet_present(now),
-            plugin_allowed=self._plugin_allowed,
+            devices=sum(len(offer.devices) for offer in found.values()),
+            devices_missing=missing,
+            kubelet=kubelet,
+            plugin_allowed=self._choices.plugin_allowed,
             annotation_asked=asks_for_annotation_path(node),
             foreign=foreign,
+            dra=self._dra(),
             own=own.own,
             own_error=own.error,
             annotation_pods=pods.annotation,
             plugin_pods=pods.plugin,
-            holders=len(set(held.values())),
+            holders=max(len(set(held.values())), len(set(in_use.values()))),
             capacity=max(capacity.values(), default=None),
             remembered=self._remembered(checkpoint, readable=readable, now=now),
             published=published,
@@ -118,16 +143,42 @@ class Observer:
         )
         return Observed(
             observation=observation,
-            in_use=self._uids(held, checkpoint),
-            held=self._pods.assigned() | held.keys(),
+            in_use=in_use,
+            held=self._pods.assigned() | set(map(device_of, held)) | in_use.keys(),
+            offers=found,
+            trouble="; ".join(f"{what}: {error}" for what, error in self._faults.items() if error),
         )
+
+    def _offers(self, reading: Reading) -> tuple[Mapping[ResourceName, Offer], str]:
+        """Return what can be offered, and why there is nothing."""
+        if reading.inventory is None:
+            return {}, reading.error
+        try:
+            return offers(reading.inventory, self._choices.offering), reading.error
+        except NothingToOffer as error:
+            return {}, str(error)
 
     def _kubelet_present(self, now: float) -> bool:
         """Tell whether kubelet offers registration, or did a moment ago: it may be restarting."""
-        if stamp(self._folder / KUBELET_SOCKET) is not None:
+        sockets = (stamp(self._folder / KUBELET_SOCKET), stamp(self._pod_resources.socket))
+        if self._kubelet not in ((), sockets):
+            self._kubelet_since = now
+        self._kubelet = sockets
+        if sockets[0] is not None:
             self._kubelet_seen = now
             return True
-        return self._folder.is_dir() and now - self._kubelet_seen < self._patience
+        return self._folder.is_dir() and now - self._kubelet_seen < self._choices.patience
+
+    def _steadied(
+        self, uids: dict[DeviceId, PodUid], checkpoint: Checkpoint | None, *, now: float
+    ) -> dict[DeviceId, PodUid]:
+        """Add those that a kubelet which just started has not learnt of, but has written down."""
+        if now - self._kubelet_since < LEARNING:
+            recorded = {device_of(each): uid for each, uid in _recorded(checkpoint).items()}
+            kept = {d: uid for d, uid in self._last_uids.items() if recorded.get(d) == uid}
+            uids = {**kept, **uids}
+        self._last_uids = uids
+        return uids
 
     def _resources(self) -> Resources | None:
         if not self._pod_resources.socket.exists():
@@ -159,19 +210,25 @@ class Observer:
     ) -> dict[DeviceId, PodUid]:
         by_device = _recorded(checkpoint)
         uids: dict[DeviceId, PodUid] = {}
+        strange: list[str] = []
         for device, holder in held.items():
-            if not isinstance(holder, Holder):
-                uids[device] = holder
+            if not is_holder_id(device_of(device)):
+                strange.append(repr(device)[:64])
                 continue
-            uid = by_device.get(device) or self._pods.uid_of(holder.namespace, holder.pod)
-            if uid is not None:
-                uids[device] = uid
+            uid: PodUid | None
+            if isinstance(holder, Holder):
+                uid = by_device.get(device) or self._pods.uid_of(holder.namespace, holder.pod)
+            else:
+                uid = holder
+            if uid:
+                uids[device_of(device)] = uid
+        self._complain("kubelet names devices that no GPU can be", ", ".join(sorted(strange)[:3]))
         return uids
 
     def _complain(self, message: str, error: str) -> None:
-        if error and self._complaints.get(message) != error:
+        if error and self._faults.get(message) != error:
             log.warning(message, **{ERROR: error})
-        self._complaints[message] = error
+        self._faults[message] = error
 
 
 @dataclass(slots=True)
@@ -210,7 +267,7 @@ def _held(
     if resources is None:
         return dict(_recorded(checkpoint))
     return {
-        _whole(device): Holder(namespace=holder.namespace, pod=holder.pod, container="")
+        device: Holder(namespace=holder.namespace, pod=holder.pod, container="")
         for name, devices in resources.held.items()
         if is_served_resource(name)
         for device, holder in devices.items()
@@ -221,13 +278,8 @@ def _recorded(checkpoint: Checkpoint | None) -> dict[DeviceId, PodUid]:
     if checkpoint is None:
         return {}
     return {
-        _whole(device): uid
+        device: uid
         for name, devices in checkpoint.held.items()
         if is_served_resource(name)
         for device, uid in devices.items()
     }
-
-
-def _whole(device: DeviceId) -> DeviceId:
-    """Return the device of a time-sliced replica, which NVIDIA's plugin names `<uuid>::<n>`."""
-    return DeviceId(device.partition("::")[0])

@@ -11,7 +11,7 @@ how kubelet's device manager behaves (pkg/kubelet/cm/devicemanager, seen on 1.34
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 
@@ -33,6 +33,8 @@ class Cause(StrEnum):
     SETTLING = "Settling"
     DRAINING = "Draining"
     NO_GPU = "NoGPU"
+    DRA = "DynamicResourceAllocation"
+    NO_HANDOVER = "NoHandover"
 
 
 class OwnPlugin(StrEnum):
@@ -59,6 +61,8 @@ class Observation:
     annotation_asked: bool = False
     #: A plugin other than ours has devices registered with kubelet, and answers.
     foreign: bool = False
+    #: How dynamic resource allocation serves the GPUs, in words; empty where it does not.
+    dra: str = ""
     own: OwnPlugin = OwnPlugin.IDLE
     own_error: str = ""
     #: Pods whose `assigned` names devices.
@@ -95,6 +99,8 @@ def decide(o: Observation) -> Decision:
     """Return the path of this node; the table of cases is tests/nodeagent/test_path.py."""
     if o.foreign:
         return _beside_foreign(o)
+    if o.devices and o.dra:
+        return _beside_dra(o)
     if not o.devices:
         return Decision(
             path=Path.SETTLING,
@@ -113,9 +119,30 @@ def _beside_foreign(o: Observation) -> Decision:
             f"{_pods(o.annotation_pods)} of the annotation path still run"
         )
     reason = f"{GPU_RESOURCE} is served by another device plugin"
+    if o.dra:
+        reason += f"; remove it or DRA, which would give out the same GPUs: {o.dra}"
     if o.annotation_asked:
         reason += f"; remove it first for {PATH_WISH_LABEL}=annotation to take effect"
     return Decision(path=Path.PLUGIN, cause=Cause.OTHER_PLUGIN, reason=reason)
+
+
+def _beside_dra(o: Observation) -> Decision:
+    """Leave the node to DRA once no pod needs us: both together would give a GPU out twice."""
+    why = f"left to dynamic resource allocation: {o.dra}"
+    if o.annotation_pods:
+        return _draining(
+            f"{_pods(o.annotation_pods)} of the annotation path still run; {why}",
+            register=o.own is OwnPlugin.SERVING and _plugin_pods(o) > 0,
+        )
+    if decision := _leave_plugin(o, why):
+        return decision
+    return Decision(
+        path=Path.SETTLING,
+        cause=Cause.DRA,
+        reason=why,
+        # A zero that nobody serves makes kubelet refuse the pods that DRA placed.
+        remove_stale=not (o.holders or o.remembered or o.capacity is None),
+    )
 
 
 def _why_annotation(o: Observation) -> str | None:
@@ -197,6 +224,15 @@ def _leave_plugin(o: Observation, why: str) -> Decision | None:
             register=True,
         )
     return _settling(f"the device plugin leaves kubelet; {why}")
+
+
+def with_handover(decision: Decision, *, trouble: str, broken: str) -> Decision:
+    """Return the decision with what hinders devices on their way into containers."""
+    if not decision.register or not (trouble or broken):
+        return decision
+    if broken and decision.path is not Path.DRAINING:
+        return replace(decision, path=Path.SETTLING, cause=Cause.NO_HANDOVER, reason=broken)
+    return replace(decision, reason=f"{decision.reason}; {broken or trouble}")
 
 
 def _settling(reason: str) -> Decision:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from nodeagent.deviceplugin.driver_files import (
     HostFile,
     Roots,
     control_nodes,
-    device_node,
     driver_files,
+    nodes_of,
 )
 
 VERSION = "0.5.0"
@@ -37,21 +37,20 @@ _DEVICE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
 
 def qualified_name(device: DeviceId) -> str:
     """Return the name by which the runtime finds a device in the spec."""
-    return f"{KIND}={device}"
+    # Drivers before 470 name instances MIG-GPU-<uuid>/<gi>/<ci>, and CDI takes no slash.
+    return f"{KIND}={device.replace('/', '_')}"
 
 
 def build_spec(gpus: Iterable[Gpu], roots: Roots) -> dict[str, Any]:
-    """Return the spec for whole GPUs; MIG instances are not described.
+    """Return the spec for these GPUs and their MIG instances.
 
-    A container can check what it was given by its variables `GPUDETOUR_DEVICE_<index>`, which
-    hold UUIDs. `NVIDIA_VISIBLE_DEVICES=void` keeps the NVIDIA runtime from adding GPUs of its own
-    choice to those named here (nvidia-container-toolkit pkg/nvcdi does the same).
+    A container can check what it was given by its variables `GPUDETOUR_DEVICE_<index>`, or
+    `GPUDETOUR_DEVICE_<index>_<number>` of an instance, which hold UUIDs.
+    `NVIDIA_VISIBLE_DEVICES=void` keeps the NVIDIA runtime from adding GPUs of its own choice to
+    those named here (nvidia-container-toolkit pkg/nvcdi does the same). An instance without its
+    device nodes is left out: it could not be used.
     """
-    devices = [
-        {"name": gpu.uuid, "containerEdits": _edits_of(gpu, roots)}
-        for gpu in gpus
-        if _DEVICE_NAME.fullmatch(gpu.uuid) and not gpu.mig_enabled
-    ]
+    devices = [entry for gpu in gpus for entry in _entries(gpu, roots)]
     common: dict[str, Any] = {"env": [f"{VISIBLE_DEVICES}=void"]}
     if nodes := control_nodes(roots):
         common["deviceNodes"] = [_device_node(node) for node in nodes]
@@ -77,13 +76,17 @@ class CdiSpec:
 
         Raises `OSError` when the folder cannot be written; then no name is offered any more.
         """
-        spec = build_spec(gpus, self._roots)
+        known = list(gpus)
+        spec = build_spec(known, self._roots)
         try:
             changed = self._store(spec)
         except OSError:
             self.names = {}
             raise
-        self.names = {entry["name"]: qualified_name(entry["name"]) for entry in spec["devices"]}
+        described = {f"{KIND}={entry['name']}" for entry in spec["devices"]}
+        every = [gpu.uuid for gpu in known] + [each.uuid for gpu in known for each in gpu.mig]
+        named = {device: qualified_name(device) for device in every}
+        self.names = {device: name for device, name in named.items() if name in described}
         return changed
 
     def _store(self, spec: dict[str, Any]) -> bool:
@@ -104,12 +107,23 @@ class CdiSpec:
             return None
 
 
-def _edits_of(gpu: Gpu, roots: Roots) -> dict[str, Any]:
-    edits: dict[str, Any] = {"env": [f"GPUDETOUR_DEVICE_{gpu.index}={gpu.uuid}"]}
-    node = device_node(roots, f"nvidia{gpu.minor}") if gpu.minor is not None else None
-    if node is not None:
-        edits["deviceNodes"] = [_device_node(node)]
-    return edits
+def _entries(gpu: Gpu, roots: Roots) -> Iterator[dict[str, Any]]:
+    nodes = nodes_of(roots, gpu)
+    variable = f"GPUDETOUR_DEVICE_{gpu.index}"
+    yield from _entry(gpu.uuid, variable, nodes.get(gpu.uuid, ()))
+    for number, instance in enumerate(gpu.mig):
+        if instance.uuid in nodes:
+            yield from _entry(instance.uuid, f"{variable}_{number}", nodes[instance.uuid])
+
+
+def _entry(device: DeviceId, variable: str, nodes: Iterable[HostFile]) -> Iterator[dict[str, Any]]:
+    name = qualified_name(device).removeprefix(f"{KIND}=")
+    if _DEVICE_NAME.fullmatch(name) is None:
+        return
+    edits: dict[str, Any] = {"env": [f"{variable}={device}"]}
+    if own := [_device_node(node) for node in nodes]:
+        edits["deviceNodes"] = own
+    yield {"name": name, "containerEdits": edits}
 
 
 def _device_node(file: HostFile) -> dict[str, str]:
@@ -129,12 +143,16 @@ def _mount(file: HostFile) -> dict[str, Any]:
 
 def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed here
+        left.unlink(missing_ok=True)
     # Runtimes read every *.json and *.yaml of the folder at any moment.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             os.fchmod(file.fileno(), 0o644)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk may be told only now
         Path(name).replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -6,17 +6,28 @@ into the other. Looking only, nothing is written.
 
 from __future__ import annotations
 
+import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
+from gpus.model import DeviceId, Gpu, MigInstance
 from nodeagent.inventory.library import FOLDERS, resolve_in
 
 #: Device nodes that every CUDA process needs, whichever GPU it uses.
 CONTROL_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
 
-_LIBRARIES = ("libcuda.so*", "libnvidia-ml.so*", "libnvidia-ptxjitcompiler.so*")
-_PROGRAMS = ("usr/bin/nvidia-smi",)
+#: What the toolkit calls the capabilities compute and utility (libnvidia-container nvc_info.c).
+_LIBRARIES = (
+    "libcuda.so*", "libcudadebugger.so*", "libnvidia-allocator.so*", "libnvidia-cfg.so*",
+    "libnvidia-gpucomp.so*", "libnvidia-ml.so*", "libnvidia-nvvm.so*", "libnvidia-opencl.so*",
+    "libnvidia-pkcs11*.so*", "libnvidia-ptxjitcompiler.so*",
+)  # fmt: skip
+_PROGRAMS = ("usr/bin/nvidia-smi", "usr/bin/nvidia-debugdump")
+#: Where the kernel module tells the minor numbers of MIG's capabilities, below a driver root.
+_MIG_MINORS = "proc/driver/nvidia-caps/mig-minors"
+_ACCESS = re.compile(r"gpu(\d+)/gi(\d+)(?:/ci(\d+))?/access (\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +73,29 @@ def control_nodes(roots: Roots) -> tuple[HostFile, ...]:
     return tuple(node for node in found if node is not None)
 
 
+def nodes_of(roots: Roots, gpu: Gpu) -> dict[DeviceId, tuple[HostFile, ...]]:
+    """Return the device nodes of a GPU and of each of its MIG instances, control nodes aside.
+
+    An instance takes its GPU's node and two capabilities, its GPU instance's and its own
+    (MIG user guide, "Device Nodes and Capabilities"). Devices of which any is missing are left out.
+    """
+    node = device_node(roots, f"nvidia{gpu.minor}") if gpu.minor is not None else None
+    if node is None:
+        return {}
+    capabilities = _capabilities(roots) if gpu.mig else {}
+    nodes: dict[DeviceId, tuple[HostFile, ...]] = {gpu.uuid: (node,)}
+    for instance in gpu.mig:
+        own = [
+            device_node(roots, f"nvidia-caps/nvidia-cap{capabilities[key]}")
+            for key in _keys(gpu, instance)
+            if key in capabilities
+        ]
+        found = tuple(each for each in own if each is not None)
+        if len(found) == len(_keys(gpu, instance)):
+            nodes[instance.uuid] = (node, *found)
+    return nodes
+
+
 def driver_files(roots: Roots) -> tuple[HostFile, ...]:
     """Return the libraries and programs that exist, each to appear where it is on the host."""
     names: list[PurePath] = []
@@ -80,3 +114,20 @@ def _driver_file(roots: Roots, name: PurePath) -> HostFile | None:
     if target is None or not target.is_file():
         return None
     return HostFile(container_path=str(PurePosixPath("/", name)), host_path=roots.on_host(target))
+
+
+def _keys(gpu: Gpu, instance: MigInstance) -> tuple[tuple[int | None, ...], ...]:
+    of_gpu_instance = (gpu.minor, instance.gpu_instance)
+    return (*of_gpu_instance, None), (*of_gpu_instance, instance.compute_instance)
+
+
+def _capabilities(roots: Roots) -> Mapping[tuple[int | None, ...], int]:
+    """Minor numbers by the GPU's own minor number, GPU instance and compute instance, if any."""
+    try:
+        text = (roots.driver / _MIG_MINORS).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return {}
+    found = (match for line in text.splitlines() if (match := _ACCESS.fullmatch(line.strip())))
+    return {
+        (int(m[1]), int(m[2]), int(m[3]) if m[3] is not None else None): int(m[4]) for m in found
+    }

@@ -22,8 +22,9 @@ _NVIDIA = "nvidia"
 #: Seconds that a plugin may take to answer.
 _ANSWER_TIMEOUT = 1.5
 #: Seconds after which a plugin that does not answer counts as dead, though kubelet still holds its
-#: connection. One that died is seen at once: kubelet then has nothing to give out.
-SILENCE = 15.0
+#: connection: two looks in a row. One that died is seen at once: kubelet then has nothing to give
+#: out. Taking over from one that was only slow harms nobody: it serves again when it registers.
+SILENCE = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

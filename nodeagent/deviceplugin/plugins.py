@@ -7,14 +7,14 @@ then keeps it so.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
-from gpus.model import NodeInventory, ResourceName
+from gpus.model import ResourceName
 from nodeagent.deviceplugin.allocation import Handover
-from nodeagent.deviceplugin.devices import Offer, offers
+from nodeagent.deviceplugin.devices import Offer
 from nodeagent.deviceplugin.registration import KUBELET_SOCKET, Registrar, Stamp, stamp
 from nodeagent.path import OwnPlugin
 
@@ -67,15 +67,15 @@ class PluginSet:
         self._refused_by: Stamp | None = None
         self._registrars: dict[ResourceName, Registrar] = {}  # the thread's own
 
-    def serve(self, inventory: NodeInventory) -> None:
+    def serve(self, offers: Mapping[ResourceName, Offer]) -> None:
         """Register with kubelet, or go on, with these devices; a resource that is gone is empty."""
-        wanted = offers(inventory)
         with self._lock:
             gone = {
-                resource: Offer(resource=resource, devices=(), inventory=inventory)
-                for resource in self._offers.keys() - wanted.keys()
+                resource: replace(offer, devices=())
+                for resource, offer in self._offers.items()
+                if resource not in offers
             }
-            self._offers = {**gone, **wanted}
+            self._offers = {**gone, **offers}
             self._mode = _Mode.SERVE
         self._woken.set()
 

@@ -17,12 +17,11 @@ from typing import Any
 import grpc
 import structlog
 
-from gpus.model import DeviceId
-from gpus.topology import best_set
-from nodeagent.deviceplugin.allocation import Handover, UnknownDevice, allocate
+from nodeagent.deviceplugin.allocation import Allocation, Handover, Refused, allocate
 from nodeagent.deviceplugin.devices import Device, Offer
+from nodeagent.deviceplugin.preference import preferred
 from nodeagent.deviceplugin.v1beta1 import api_pb2, api_pb2_grpc
-from service.logs import GPUS
+from service.logs import ERROR, GPUS
 
 HEALTHY = "Healthy"
 UNHEALTHY = "Unhealthy"
@@ -111,14 +110,14 @@ class PluginService:
 
     def Allocate(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         """Say what each container needs for the devices that kubelet chose for it."""
-        known = [device.id for device in self._current().devices]
-        handover = self._handover()
+        offer, handover = self._current(), self._handover()
         try:
             answers = [
-                allocate(asked.devices_ids, known=known, handover=handover)
+                allocate(asked.devices_ids, offer=offer, handover=handover)
                 for asked in request.container_requests
             ]
-        except UnknownDevice as error:
+        except Refused as error:
+            log.warning("allocation refused", **{RESOURCE: offer.resource, ERROR: str(error)})
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         self.last_used_ns = time.time_ns()
         self._on_change()
@@ -126,26 +125,18 @@ class PluginService:
             log.info(
                 "devices allocated", **{GPUS: list(asked.devices_ids)}, cdi=bool(answer.cdi_devices)
             )
-        return api_pb2.AllocateResponse(
-            container_responses=[
-                api_pb2.ContainerAllocateResponse(
-                    envs=dict(answer.envs),
-                    cdi_devices=[api_pb2.CDIDevice(name=name) for name in answer.cdi_devices],
-                )
-                for answer in answers
-            ]
-        )
+        return api_pb2.AllocateResponse(container_responses=map(_response, answers))
 
     def GetPreferredAllocation(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         """Choose the best connected of the devices that kubelet has left."""
-        inventory = self._current().inventory
+        offer = self._current()
         try:
             chosen = [
-                best_set(
-                    [DeviceId(device) for device in asked.available_deviceIDs],
+                preferred(
+                    asked.available_deviceIDs,
+                    must_include=asked.must_include_deviceIDs,
                     size=asked.allocation_size,
-                    inventory=inventory,
-                    must_include=[DeviceId(device) for device in asked.must_include_deviceIDs],
+                    offer=offer,
                 )
                 for asked in request.container_requests
             ]
@@ -238,6 +229,19 @@ def options() -> Any:
 class _Stream:
     registration: int
     open: bool = True
+
+
+def _response(answer: Allocation) -> Any:
+    return api_pb2.ContainerAllocateResponse(
+        envs=dict(answer.envs),
+        cdi_devices=[api_pb2.CDIDevice(name=name) for name in answer.cdi_devices],
+        devices=[
+            api_pb2.DeviceSpec(
+                container_path=node.container_path, host_path=node.host_path, permissions="rw"
+            )
+            for node in answer.device_nodes
+        ],
+    )
 
 
 def _listing(offer: Offer) -> Any:

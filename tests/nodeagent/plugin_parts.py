@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from gpus.model import DeviceId, Gpu, Health, Link, NodeInventory, Source
+from gpus.model import DeviceId, Gpu, Health, Link, NodeInventory, ResourceName, Source
 from nodeagent.deviceplugin.allocation import DeviceList, Handover
+from nodeagent.deviceplugin.devices import Offer, Offering, offers
 from nodeagent.deviceplugin.plugins import PluginSet
 
 GPU = "nvidia.com/gpu"
@@ -36,6 +37,13 @@ def with_health(inventory: NodeInventory, index: int, health: Health) -> NodeInv
         replace(gpu, health=health) if gpu.index == index else gpu for gpu in inventory.gpus
     )
     return replace(inventory, gpus=gpus)
+
+
+def offered(
+    inventory: NodeInventory, offering: Offering | None = None
+) -> dict[ResourceName, Offer]:
+    """What a plugin has to offer of a machine, by default as agents do."""
+    return offers(inventory, offering or Offering())
 
 
 def env_handover() -> Handover:

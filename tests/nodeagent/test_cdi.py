@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpus.model import DeviceId, Gpu
+from gpus.model import DeviceId, Gpu, MigInstance
 from nodeagent.deviceplugin.cdi import CdiSpec, build_spec
 from nodeagent.deviceplugin.driver_files import Roots
 
@@ -97,10 +99,95 @@ def test_device_nodes_go_by_minor_number_and_only_if_they_are_devices(host: Path
     ]
 
 
-def test_instances_and_odd_names_are_left_out(tmp_path: Path) -> None:
-    mig = Gpu(uuid=DeviceId("GPU-m"), index=2, mig_enabled=True)
-    odd = Gpu(uuid=DeviceId("GPU-a/b"), index=3)
-    assert [d["name"] for d in build_spec([A, mig, odd], _roots(tmp_path))["devices"]] == ["GPU-a"]
+SPLIT = Gpu(
+    uuid=DeviceId("GPU-m"),
+    index=2,
+    minor=5,
+    mig_enabled=True,
+    mig=(
+        MigInstance(uuid=DeviceId("MIG-1"), profile="3g", gpu_instance=1, compute_instance=0),
+        MigInstance(
+            uuid=DeviceId("MIG-GPU-m/2/0"), profile="1g", gpu_instance=2, compute_instance=0
+        ),
+    ),
+)
+
+
+def _make_node(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("device nodes cannot be made here")
+
+
+def test_an_instance_brings_its_gpu_and_its_two_capabilities(host: Path) -> None:
+    minors = host / "proc/driver/nvidia-caps/mig-minors"
+    minors.parent.mkdir(parents=True)
+    minors.write_text(
+        "config 1\nmonitor 2\ngpu5/gi1/access 30\ngpu5/gi1/ci0/access 31\n"
+        "gpu5/gi2/access 39\ngpu5/gi2/ci0/access 40\ngpu0/gi1/access 3\ngarbage\n"
+    )
+    for name in ("nvidia5", "nvidia-caps/nvidia-cap30", "nvidia-caps/nvidia-cap31"):
+        _make_node(host / "dev" / name)
+    spec = build_spec([SPLIT], _roots(host))
+    # Of the other one the nodes are missing: a container could not use it.
+    assert [device["name"] for device in spec["devices"]] == ["GPU-m", "MIG-1"]
+    edits = _device(spec, "MIG-1")
+    assert edits["env"] == ["GPUDETOUR_DEVICE_2_0=MIG-1"]
+    assert [node["path"] for node in edits["deviceNodes"]] == [
+        "/dev/nvidia5", "/dev/nvidia-caps/nvidia-cap30", "/dev/nvidia-caps/nvidia-cap31",
+    ]  # fmt: skip
+
+    for name in ("nvidia-cap39", "nvidia-cap40"):
+        _make_node(host / "dev/nvidia-caps" / name)
+    written = CdiSpec(host / "cdi", _roots(host))
+    written.write([SPLIT])
+    # CDI takes no slash in a name, and drivers before 470 write one.
+    assert written.names[DeviceId("MIG-GPU-m/2/0")] == "gpudetour.io/gpu=MIG-GPU-m_2_0"
+
+
+def test_names_that_cdi_does_not_take_are_left_out(tmp_path: Path) -> None:
+    odd = Gpu(uuid=DeviceId("GPU a"), index=3)
+    assert [d["name"] for d in build_spec([A, odd], _roots(tmp_path))["devices"]] == ["GPU-a"]
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
+    spec = CdiSpec(tmp_path, _roots(tmp_path))
+    (tmp_path / f".{spec.path.name}.x3k2").write_text("half of a sp")
+    (tmp_path / "nvidia.yaml").write_text("somebody else's")
+    spec.write([A])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [spec.path.name, "nvidia.yaml"]
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "cdi"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no right to mount a small disk")
+    try:
+        spec = CdiSpec(folder, _roots(tmp_path))
+        spec.write([A])
+        before = spec.path.read_bytes()
+        with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+        with pytest.raises(OSError, match="No space left"):
+            spec.write([A, B])
+        assert spec.names == {}
+        assert spec.path.read_bytes() == before
+        (folder / "filler").unlink()
+        assert spec.write([A, B])
+        assert len(spec.names) == 2
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        with pytest.raises(OSError, match="Read-only file system"):
+            spec.write([A])
+        assert len(json.loads(spec.path.read_bytes())["devices"]) == 2
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def test_the_file_is_written_once_and_follows_the_devices(tmp_path: Path) -> None:

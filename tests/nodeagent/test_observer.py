@@ -8,19 +8,20 @@ from pathlib import Path as FilePath
 import pytest
 
 from gpus.annotations import ASSIGNED, PATH, PATH_WISH_LABEL
-from gpus.model import Path
+from gpus.model import DeviceId, Gpu, MigInstance, NodeInventory, Path, ResourceName, Source
 from kube.objects import ObjectMeta, Pod, PodStatus
 from kube.watch import Event, EventKind
 from localcluster.foreignplugin import Foreign
+from nodeagent.deviceplugin.devices import MigStrategy, Offering, Slicing
 from nodeagent.deviceplugin.plugins import Status
 from nodeagent.node import NodeMeta, NodeStatus, OwnNode
-from nodeagent.observer import REMEMBERED, Observed, Observer
+from nodeagent.observer import LEARNING, REMEMBERED, Choices, Observed, Observer
 from nodeagent.path import OwnPlugin
 from nodeagent.podresources.client import PodResources
 from nodeagent.pods import NodePods, PodCounts
 from nodeagent.reader import Reading
 from tests.fakes.kubelet import FakeKubelet, Held
-from tests.nodeagent.plugin_parts import GPU, node, running
+from tests.nodeagent.plugin_parts import GPU, babbling, node, offered, running
 
 IDLE = Status()
 
@@ -36,15 +37,18 @@ class _Clock:
 class _Setting:
     """An observer of a kubelet in two folders, with a clock that stands still."""
 
-    def __init__(self, folder: FilePath, root: FilePath) -> None:
+    def __init__(
+        self, folder: FilePath, root: FilePath, *, offering: Offering | None = None
+    ) -> None:
         self.clock = _Clock()
+        self.dra = ""
         self.pods = NodePods(lambda: None)
         self.observer = Observer(
             folder,
             PodResources(root),
             self.pods,
-            plugin_allowed=True,
-            patience=60,
+            choices=Choices(offering=offering or Offering()),
+            dra=lambda: self.dra,
             clock=self.clock,
         )
 
@@ -111,7 +115,7 @@ def test_our_own_plugin_is_not_taken_for_a_foreign_one(
     kubelet: FakeKubelet, observe: _Setting
 ) -> None:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         kubelet.until(lambda: len(kubelet.healthy(GPU)) == 2)
         with Foreign(kubelet.folder, [], resource="example.com/nvidia-nic"):
             pass  # its socket stays behind, named as NVIDIA's are
@@ -129,6 +133,100 @@ def test_replicas_are_held_as_the_gpu_that_they_share(
     kubelet.held = shared
     kubelet.write_checkpoint()
     assert observe().in_use == {"GPU-1": "u"}
+
+
+def test_pods_that_share_a_gpu_are_all_counted(kubelet: FakeKubelet, observe: _Setting) -> None:
+    kubelet.held = [
+        Held(resource=GPU, device=f"GPU-0::{n}", namespace="ns", pod=f"p{n}", uid=f"u{n}")
+        for n in range(3)
+    ]
+    kubelet.write_checkpoint()
+    seen = observe()
+    assert seen.observation.holders == 3
+    assert seen.in_use.keys() == seen.held == {"GPU-0"}
+
+
+def test_holders_outlive_a_kubelet_that_starts_and_knows_no_pod_yet(
+    kubelet: FakeKubelet, observe: _Setting
+) -> None:
+    kubelet.held = [
+        Held(resource=GPU, device=f"GPU-{n}", namespace="ns", pod=f"p{n}", uid=f"u{n}")
+        for n in range(2)
+    ]
+    kubelet.write_checkpoint()
+    before = observe()
+    assert before.in_use == {"GPU-0": "u0", "GPU-1": "u1"}
+    kubelet.held = []  # the checkpoint stays as it is
+    kubelet.restart()
+    seen = observe()
+    assert seen.in_use == before.in_use
+    assert (seen.observation.holders, seen.held) == (2, before.held)
+    observe.clock.now += LEARNING
+    assert observe().in_use == {}
+
+
+def test_a_holder_that_is_gone_from_the_checkpoint_is_not_kept(
+    kubelet: FakeKubelet, observe: _Setting
+) -> None:
+    kubelet.held = [Held(resource=GPU, device="GPU-0", namespace="ns", pod="p", uid="u")]
+    kubelet.write_checkpoint()
+    assert observe().in_use == {"GPU-0": "u"}
+    kubelet.held = []
+    kubelet.write_checkpoint()
+    kubelet.restart()
+    assert observe().in_use == {}
+
+
+def test_names_that_no_device_can_have_are_told_and_not_passed_on(
+    kubelet: FakeKubelet, observe: _Setting
+) -> None:
+    kubelet.held = [
+        Held(resource=GPU, device=device, namespace="ns", pod="p", uid="u")
+        for device in ("GPU-0", "", "x" * 5000, "two words")
+    ]
+    kubelet.write_checkpoint()
+    seen = observe()
+    assert seen.in_use == {"GPU-0": "u"}
+    assert "kubelet names devices that no GPU can be" in seen.trouble
+    kubelet.held = []
+    assert observe().trouble == ""
+
+
+def test_a_kubelet_that_speaks_another_language_is_told(short_folder: FilePath) -> None:
+    folder = short_folder / "pod-resources"
+    folder.mkdir()
+    setting = _Setting(short_folder / "plugins", short_folder)
+    with babbling(folder / "kubelet.sock"):
+        seen = setting()
+    assert "kubelet does not say who holds devices" in seen.trouble
+    assert seen.in_use == {}
+
+
+def test_what_dra_serves_is_passed_on(observe: _Setting) -> None:
+    assert observe().observation.dra == ""
+    observe.dra = "slices"
+    assert observe().observation.dra == "slices"
+
+
+def test_replicas_are_what_a_sliced_node_offers(kubelet: FakeKubelet) -> None:
+    sliced = Slicing(replicas=4, shown_as=ResourceName(GPU))
+    offering = Offering(slicing={ResourceName(GPU): sliced})
+    seen = _Setting(kubelet.folder, kubelet.root, offering=offering)()
+    assert seen.observation.devices == 8
+    assert len(seen.offers[ResourceName(GPU)].devices) == 8
+
+
+def test_gpus_that_do_not_suit_the_mig_strategy_say_why(kubelet: FakeKubelet) -> None:
+    instance = MigInstance(uuid=DeviceId("MIG-1"), profile="1g.5gb")
+    gpus = (
+        Gpu(uuid=DeviceId("GPU-0"), index=0, mig_enabled=True, mig=(instance,)),
+        Gpu(uuid=DeviceId("GPU-1"), index=1),
+    )
+    reading = Reading(inventory=NodeInventory(source=Source.NVML, gpus=gpus), error="")
+    setting = _Setting(kubelet.folder, kubelet.root, offering=Offering(mig=MigStrategy.SINGLE))
+    seen = setting(reading=reading).observation
+    assert seen.devices == 0
+    assert "GPUs 1 are not split" in seen.devices_missing
 
 
 def test_holders_without_an_answer_come_from_the_checkpoint(short_folder: FilePath) -> None:

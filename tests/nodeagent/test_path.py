@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpus.model import Path
-from nodeagent.path import HANDOVER, Cause, Decision, Observation, OwnPlugin, decide
+from nodeagent.path import HANDOVER, Cause, Decision, Observation, OwnPlugin, decide, with_handover
 
 #: A node whose plugin of somebody else died long ago, and which was never on the annotation path.
 NODE = Observation(devices=2)
@@ -55,6 +55,49 @@ CASES = [
         replace(NODE, foreign=True, annotation_pods=1),
         Path.DRAINING, Cause.DRAINING,
     ),
+    # Dynamic resource allocation.
+    Case(
+        "DRA serves, and nobody needs us",
+        replace(NODE, dra="slices"),
+        Path.SETTLING, Cause.DRA,
+    ),
+    Case(
+        "DRA serves beside another plugin, which is not ours to stop",
+        replace(NODE, dra="slices", foreign=True, capacity=2),
+        Path.PLUGIN, Cause.OTHER_PLUGIN,
+    ),
+    Case(
+        "DRA came while pods of the annotation path run",
+        replace(NODE, dra="slices", annotation_pods=1, published=Path.ANNOTATION),
+        Path.DRAINING, Cause.DRAINING,
+    ),
+    Case(
+        "DRA came while pods hold devices of our plugin, which they need",
+        replace(SERVING, dra="slices", holders=1, plugin_pods=1),
+        Path.DRAINING, Cause.DRAINING, register=True,
+    ),
+    Case(
+        "DRA came while ours serves nobody: placements may be under way",
+        replace(SERVING, dra="slices"),
+        Path.DRAINING, Cause.DRAINING, register=True,
+    ),
+    Case(
+        "DRA came, and ours leaves",
+        replace(SERVING, dra="slices", published=Path.DRAINING, since_plugin=HANDOVER),
+        Path.SETTLING, Cause.SETTLING,
+    ),
+    Case(
+        "DRA serves, kubelet remembers ours",
+        replace(NODE, dra="slices", capacity=0, remembered=True, published=Path.SETTLING),
+        Path.SETTLING, Cause.DRA,
+    ),
+    Case(
+        "DRA serves, and a zero would make kubelet refuse its pods",
+        replace(NODE, dra="slices", capacity=0, published=Path.SETTLING),
+        Path.SETTLING, Cause.DRA, remove=True,
+    ),
+    Case("DRA somewhere, no GPU here", Observation(devices=0, dra="class"), Path.SETTLING,
+         Cause.NO_GPU),
     # No GPU.
     Case("no GPU", Observation(devices=0), Path.SETTLING, Cause.NO_GPU),
     Case(
@@ -247,6 +290,7 @@ OBSERVATIONS = st.builds(
     plugin_allowed=st.booleans(),
     annotation_asked=st.booleans(),
     foreign=st.booleans(),
+    dra=st.sampled_from(["", "slices"]),
     own=st.sampled_from(OwnPlugin),
     annotation_pods=_COUNTS,
     plugin_pods=_COUNTS,
@@ -266,6 +310,34 @@ def test_a_plugin_never_comes_beside_annotation_pods(o: Observation) -> None:
         # It is there already, by an accident of timing, and pods depend on it.
         assert o.own is not OwnPlugin.IDLE or o.published in (Path.PLUGIN, Path.DRAINING)
         assert decision.path is not Path.ANNOTATION
+
+
+@given(OBSERVATIONS)
+def test_nothing_of_ours_begins_beside_dra(o: Observation) -> None:
+    decision = decide(o)
+    if o.dra and o.devices and not o.foreign:
+        assert decision.path not in (Path.PLUGIN, Path.ANNOTATION)
+        if decision.register:
+            assert o.own is not OwnPlugin.IDLE or o.holders
+        if not (o.annotation_pods or o.plugin_pods or o.holders or decision.register):
+            assert "slices" in decision.reason
+
+
+@given(OBSERVATIONS, st.text(), st.text())
+def test_what_hinders_the_handover_is_told_and_places_nothing(
+    o: Observation, trouble: str, broken: str
+) -> None:
+    decision = decide(o)
+    hindered = with_handover(decision, trouble=trouble, broken=broken)
+    assert (hindered.register, hindered.remove_stale) == (decision.register, decision.remove_stale)
+    if not decision.register:
+        assert hindered == decision
+    elif broken:
+        assert hindered.path in (Path.SETTLING, Path.DRAINING)
+        assert hindered.reason.endswith(broken)
+    else:
+        assert (hindered.path, hindered.cause) == (decision.path, decision.cause)
+        assert trouble in hindered.reason
 
 
 @given(OBSERVATIONS)

@@ -10,7 +10,7 @@ import pytest
 from gpus.model import DeviceId, Gpu, Health, MigInstance, NodeInventory, Source
 from nodeagent.deviceplugin.v1beta1 import api_pb2
 from tests.fakes.kubelet import Client, FakeKubelet
-from tests.nodeagent.plugin_parts import GPU, node, running, with_health
+from tests.nodeagent.plugin_parts import GPU, node, offered, running, with_health
 
 
 def _registered(kubelet: FakeKubelet, resource: str = GPU) -> Client:
@@ -20,7 +20,7 @@ def _registered(kubelet: FakeKubelet, resource: str = GPU) -> Client:
 
 def test_it_registers_and_lists_every_gpu_with_its_numa_node(kubelet: FakeKubelet) -> None:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node())
+        plugins.serve(offered(node()))
         client = _registered(kubelet)
         assert client.request.version == "v1beta1"
         assert client.request.endpoint == "gpudetour-nvidia.com_gpu.sock"
@@ -35,30 +35,30 @@ def test_it_registers_and_lists_every_gpu_with_its_numa_node(kubelet: FakeKubele
 
 def test_health_goes_both_ways(kubelet: FakeKubelet) -> None:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         client = _registered(kubelet)
-        plugins.serve(with_health(node(2), 1, Health.LOST))
+        plugins.serve(offered(with_health(node(2), 1, Health.LOST)))
         kubelet.until(lambda: kubelet.healthy(GPU) == {"GPU-0"})
         assert set(client.devices) == {"GPU-0", "GPU-1"}
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         kubelet.until(lambda: kubelet.healthy(GPU) == {"GPU-0", "GPU-1"})
         assert kubelet.clients[GPU] is client
 
 
 def test_nothing_is_sent_while_nothing_changes(kubelet: FakeKubelet) -> None:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         client = _registered(kubelet)
         for _ in range(3):
-            plugins.serve(node(2))
-        plugins.serve(node(1))
+            plugins.serve(offered(node(2)))
+        plugins.serve(offered(node(1)))
         kubelet.until(lambda: set(client.devices) == {"GPU-0"})
         assert client.lists == 2
 
 
 def test_allocation_answers_each_container(kubelet: FakeKubelet) -> None:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node())
+        plugins.serve(offered(node()))
         client = _registered(kubelet)
         answer = client.plugin.Allocate(
             api_pb2.AllocateRequest(
@@ -78,7 +78,7 @@ def test_allocation_answers_each_container(kubelet: FakeKubelet) -> None:
 
 def test_an_unknown_device_is_an_error_and_the_plugin_goes_on(kubelet: FakeKubelet) -> None:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(1))
+        plugins.serve(offered(node(1)))
         client = _registered(kubelet)
         with pytest.raises(grpc.RpcError) as caught:
             client.plugin.Allocate(_allocate("GPU-9"), timeout=5)
@@ -88,7 +88,7 @@ def test_an_unknown_device_is_an_error_and_the_plugin_goes_on(kubelet: FakeKubel
 
 def test_the_best_connected_gpus_are_preferred(kubelet: FakeKubelet) -> None:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node())
+        plugins.serve(offered(node()))
         client = _registered(kubelet)
 
         def preferred(available: list[int], must: list[int], size: int) -> list[str]:
@@ -117,19 +117,19 @@ def test_mig_instances_are_resources_of_their_own(kubelet: FakeKubelet) -> None:
     whole = Gpu(uuid=DeviceId("GPU-1"), index=1)
     inventory = NodeInventory(source=Source.NVML, gpus=(split, whole))
     with running(kubelet.folder) as plugins:
-        plugins.serve(inventory)
+        plugins.serve(offered(inventory))
         assert set(_registered(kubelet).devices) == {"GPU-1"}
         assert set(_registered(kubelet, "nvidia.com/mig-1g.5gb").devices) == {"MIG-0"}
         assert set(_registered(kubelet, "nvidia.com/mig-1g.5gb.me").devices) == {"MIG-1"}
         # A profile that is gone is an empty list, so that kubelet gives none of it out.
-        plugins.serve(NodeInventory(source=Source.NVML, gpus=(whole,)))
+        plugins.serve(offered(NodeInventory(source=Source.NVML, gpus=(whole,))))
         client = kubelet.clients["nvidia.com/mig-1g.5gb"]
         kubelet.until(lambda: not client.devices)
 
 
 def test_the_remaining_method_answers(kubelet: FakeKubelet) -> None:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(1))
+        plugins.serve(offered(node(1)))
         plugin = _registered(kubelet).plugin
         request = api_pb2.PreStartContainerRequest(devices_ids=["GPU-0"])
         assert plugin.PreStartContainer(request, timeout=5) == api_pb2.PreStartContainerResponse()

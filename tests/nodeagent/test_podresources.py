@@ -10,7 +10,7 @@ import pytest
 from nodeagent.podresources.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from nodeagent.podresources.client import Holder, PodResources, PodResourcesError
 from tests.fakes.kubelet import FakeKubelet, Held
-from tests.nodeagent.plugin_parts import GPU, babbling, node, running
+from tests.nodeagent.plugin_parts import GPU, babbling, node, offered, running
 
 HELD = [
     Held(resource=GPU, device="GPU-0", namespace="ns", pod="p", uid="u1"),
@@ -21,7 +21,7 @@ HELD = [
 def test_healthy_devices_and_holders(kubelet: FakeKubelet) -> None:
     kubelet.held = list(HELD)
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         kubelet.until(lambda: len(kubelet.healthy(GPU)) == 2)
         resources = PodResources(kubelet.root).read()
     assert resources.healthy == {GPU: {"GPU-0", "GPU-1"}}

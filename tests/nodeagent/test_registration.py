@@ -14,7 +14,7 @@ from localcluster.foreignplugin import Foreign
 from nodeagent.deviceplugin.plugins import PluginSet
 from nodeagent.path import OwnPlugin
 from tests.fakes.kubelet import FakeKubelet
-from tests.nodeagent.plugin_parts import GPU, babbling, node, running
+from tests.nodeagent.plugin_parts import GPU, babbling, node, offered, running
 
 #: What the plugin of somebody else lists.
 THEIRS = ("GPU-0", "GPU-1", "GPU-2")
@@ -23,7 +23,7 @@ THEIRS = ("GPU-0", "GPU-1", "GPU-2")
 @pytest.fixture
 def serving(kubelet: FakeKubelet) -> Iterator[PluginSet]:
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         _eventually(lambda: plugins.status().own is OwnPlugin.SERVING)
         yield plugins
 
@@ -71,7 +71,7 @@ def test_kubelet_hangs_up_without_a_restart(kubelet: FakeKubelet, serving: Plugi
 def test_a_kubelet_that_comes_late_is_found(short_folder: Path) -> None:
     kubelet = FakeKubelet(short_folder / "plugins")
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         _eventually(lambda: "is not there" in plugins.status().error)
         assert plugins.status().own is OwnPlugin.STARTING
         with kubelet:
@@ -83,7 +83,7 @@ def test_a_stale_kubelet_socket_is_an_error_that_passes(short_folder: Path) -> N
     kubelet.start()
     kubelet.stop()
     with running(kubelet.folder) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         _eventually(lambda: "UNAVAILABLE" in plugins.status().error)
         with kubelet:
             _serves_again(kubelet, plugins)
@@ -95,7 +95,7 @@ def test_a_kubelet_socket_that_speaks_another_language_is_an_error_that_passes(
     kubelet = FakeKubelet(short_folder / "plugins")
     kubelet.folder.mkdir()
     with babbling(kubelet.folder / "kubelet.sock"), running(kubelet.folder) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         _eventually(lambda: plugins.status().error != "")
         assert plugins.status().own is OwnPlugin.STARTING
         with kubelet:
@@ -105,7 +105,7 @@ def test_a_kubelet_socket_that_speaks_another_language_is_an_error_that_passes(
 def test_a_refusal_is_told_and_lasts_until_kubelet_restarts(kubelet: FakeKubelet) -> None:
     kubelet.refuse = lambda _request: "the ResourceName is invalid"
     with running(kubelet.folder, patience=0.5) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         _eventually(lambda: plugins.status().own is OwnPlugin.REFUSED)
         assert plugins.status().error == "UNKNOWN: the ResourceName is invalid"
         plugins.withdraw()
@@ -114,14 +114,14 @@ def test_a_refusal_is_told_and_lasts_until_kubelet_restarts(kubelet: FakeKubelet
         kubelet.refuse = lambda _request: None
         kubelet.restart()
         assert plugins.status().own is OwnPlugin.IDLE
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         _serves_again(kubelet, plugins)
 
 
 def test_a_kubelet_that_registers_and_does_not_listen_is_no_success(kubelet: FakeKubelet) -> None:
     kubelet.listens = False
     with running(kubelet.folder, patience=0) as plugins:
-        plugins.serve(node(2))
+        plugins.serve(offered(node(2)))
         _eventually(lambda: "does not ask" in plugins.status().error)
         assert plugins.status().own is not OwnPlugin.SERVING
 
@@ -147,7 +147,7 @@ def test_a_second_plugin_replaces_us_and_we_take_over_when_it_dies(
         assert ours.connected
         assert kubelet.healthy(GPU) == set(THEIRS)
     kubelet.until(lambda: not kubelet.healthy(GPU))
-    serving.serve(node(2))
+    serving.serve(offered(node(2)))
     _serves_again(kubelet, serving)
 
 
@@ -155,7 +155,7 @@ def test_a_plugin_that_hangs_is_replaced_and_its_end_does_no_harm(kubelet: FakeK
     with running(kubelet.folder) as plugins, Foreign(kubelet.folder, THEIRS) as other:
         kubelet.until(lambda: kubelet.healthy(GPU) == set(THEIRS))
         with other.hanging():
-            plugins.serve(node(2))
+            plugins.serve(offered(node(2)))
             _serves_again(kubelet, plugins)
             before = len(kubelet.registrations)
             other.kill()
