@@ -5,36 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
-from service.logs import POD, REASON, REQUEST
+from service.logs import REASON
 from webhook import review
+from webhook.judge import judge
 from webhook.metrics import Metrics, Result
-from webhook.mutate import Mutator, Refused
+from webhook.mutate import Mutator
 
 NotReady = Callable[[], str | None]
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
-_POD_KIND = "v1/Pod"
 
 log = structlog.get_logger()
 
 
 def create_app(mutator: Mutator, *, metrics: Metrics, not_ready: NotReady) -> Flask:
-    """Return the application, which answers `POST /mutate` and nothing else.
+    """Return the application, which answers `POST /mutate`, and `/close` where that is wanted.
 
     While `not_ready` returns a reason, requests are answered 503 with that reason.
     """
     app = Flask("gpudetour-webhook", static_folder=None)
 
-    @app.post("/mutate")
-    def mutate() -> Response:
+    def counted(*, others: bool) -> Response:
         with metrics.duration.time():
-            result, response = _answer(mutator, not_ready)
+            result, response = _answer(mutator, not_ready, others=others)
         metrics.count(result)
         return response
+
+    @app.post("/mutate")
+    def mutate() -> Response:
+        return counted(others=False)
+
+    @app.post("/close")
+    def close() -> Response:
+        if not mutator.policy.close_others:
+            abort(404, "this webhook was started without --close-others")
+        return counted(others=True)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -50,7 +59,7 @@ def create_app(mutator: Mutator, *, metrics: Metrics, not_ready: NotReady) -> Fl
     return app
 
 
-def _answer(mutator: Mutator, not_ready: NotReady) -> tuple[Result, Response]:
+def _answer(mutator: Mutator, not_ready: NotReady, *, others: bool) -> tuple[Result, Response]:
     if (reason := not_ready()) is not None:
         return Result.NOT_READY, _text(f"not ready: {reason}", status=503)
     if request.mimetype != _JSON or request.content_encoding:
@@ -60,38 +69,8 @@ def _answer(mutator: Mutator, not_ready: NotReady) -> tuple[Result, Response]:
     except review.BadReview as error:
         log.warning("not an admission review", **{REASON: str(error)})
         return Result.BAD_REQUEST, _text(str(error), status=400)
-    try:
-        result, body = _judge(mutator, asked)
-    except RecursionError:
-        result, body = Result.REFUSED, review.deny(asked, "the pod is nested too deeply")
+    result, body = judge(mutator, asked, others=others)
     return result, Response(body, content_type=_JSON)
-
-
-def _judge(mutator: Mutator, asked: review.Request) -> tuple[Result, bytes]:
-    if asked.kind != _POD_KIND:
-        return Result.REFUSED, review.deny(asked, f"{asked.kind} is not a pod: check the rules")
-    if asked.operation != "CREATE" or asked.subresource:
-        # Denying updates could keep pods from being deleted; a wrong rule must not do that.
-        text = f"gpudetour ignores {asked.operation} of pods: check the webhook's rules"
-        return Result.UNCHANGED, review.allow(asked, warnings=(text,))
-    if asked.object is None:
-        return Result.REFUSED, review.deny(asked, "request.object is missing")
-    outcome = mutator.mutate(asked.object)
-    keys = {POD: _pod_name(asked), REQUEST: asked.uid}
-    if isinstance(outcome, Refused):
-        log.info("pod refused", **keys, **{REASON: outcome.faults})
-        return Result.REFUSED, review.deny(asked, "; ".join(outcome.faults))
-    body = review.allow(asked, outcome.pod, warnings=outcome.warnings)
-    if outcome.pod == asked.object:
-        return Result.UNCHANGED, body
-    log.info("pod mutated", **keys, dry_run=asked.dry_run, warnings=outcome.warnings)
-    return Result.MUTATED, body
-
-
-def _pod_name(asked: review.Request) -> str:
-    metadata = (asked.object or {}).get("metadata") or {}
-    name = asked.name or metadata.get("name") or metadata.get("generateName") or ""
-    return f"{asked.namespace}/{name}"
 
 
 def _text(text: str, *, status: int) -> Response:

@@ -3,23 +3,35 @@
 Explicit `env` wins over `envFrom` and over the image, and of two entries with one name the later
 wins (kubelet, makeEnvironmentVariables), so a single last entry decides. Its values are those of
 the NVIDIA container toolkit (docs "Environment variables", `NVIDIA_VISIBLE_DEVICES`).
+
+One way past it cannot be closed here: where a device plugin answers with that variable, its value
+reaches the container below everything that the pod says, and our entry is missing on purpose. An
+`envFrom` whose source has the variable is then read instead. Answering with CDI devices closes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from gpus.annotations import DEVICES_CONFIG_MAP_NAME
 from webhook.shape import Raw
 
 VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
 #: The runtime behaves as runc: nothing is injected.
 VOID = "void"
 
-#: Further ways of the toolkit to ask for devices, none of which goes through a request.
-_OTHER_DEVICE_VARIABLES = frozenset(
-    {"NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS"}
+#: Every way of the toolkit to ask for devices, none of which goes through a request.
+_DEVICE_VARIABLES = frozenset(
+    {
+        VISIBLE_DEVICES,
+        "NVIDIA_MIG_CONFIG_DEVICES",
+        "NVIDIA_MIG_MONITOR_DEVICES",
+        "NVIDIA_IMEX_CHANNELS",
+    }
 )
-_DEVICE_VARIABLES = _OTHER_DEVICE_VARIABLES | {VISIBLE_DEVICES}
+#: Names that the toolkit may be told to read in place of `VISIBLE_DEVICES` (`swarm-resource`).
+_SWARM = "DOCKER_RESOURCE_"
 
 
 def void() -> Raw:
@@ -39,12 +51,41 @@ def devices_from(config_map: str, container: str) -> Raw:
 
 def with_devices(container: Raw, entry: Raw) -> Raw:
     """Return the container with `entry` as the last and only word on devices."""
-    kept = [env for env in container.get("env") or () if env["name"] not in _DEVICE_VARIABLES]
+    env: list[Raw] = container.get("env") or []
+    kept = [one for one in env if not _asks_for_devices(one["name"])]
+    if len(kept) + 1 == len(env) and env[-1] == entry:
+        return container
     return {**container, "env": [*kept, entry]}
 
 
-def overruled(container: Raw, entry: Raw) -> Iterator[str]:
-    """Yield the name of each device variable that `with_devices` drops; ours is not one."""
-    for env in container.get("env") or ():
-        if env["name"] in _DEVICE_VARIABLES and env != entry:
-            yield env["name"]
+def all_with_devices(found: list[Raw], entries: Mapping[str, Raw]) -> tuple[list[Raw], list[str]]:
+    """Return containers with their entries, `void` where there is none, and warnings."""
+    changed: list[Raw] = []
+    warnings: list[str] = []
+    for container in found:
+        entry = entries.get(container["name"]) or void()
+        warnings += _overruled(container, entry)
+        changed.append(with_devices(container, entry))
+    return changed, warnings
+
+
+def _overruled(container: Raw, entry: Raw) -> Iterator[str]:
+    """Yield a warning for each device variable of the user's that is dropped."""
+    for one in container.get("env") or ():
+        if _asks_for_devices(one["name"]) and one != entry and not _generated(one):
+            yield (
+                f"container {container['name']!r}: env {one['name'][:64]} was overruled, "
+                "devices are given by request only"
+            )
+
+
+def _asks_for_devices(variable: str) -> bool:
+    return variable in _DEVICE_VARIABLES or variable.startswith(_SWARM)
+
+
+def _generated(entry: Raw) -> bool:
+    """Tell whether an entry is one of ours, in a pod that was copied from another."""
+    source: Any = entry.get("valueFrom")
+    reference = source.get("configMapKeyRef") if isinstance(source, dict) else None
+    name = reference.get("name") if isinstance(reference, dict) else None
+    return isinstance(name, str) and DEVICES_CONFIG_MAP_NAME.fullmatch(name) is not None

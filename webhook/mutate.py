@@ -11,40 +11,32 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from gpus.annotations import (
-    ASSIGNED,
-    DEVICES_CONFIG_MAP_NAME,
-    DEVICES_FROM,
-    GPU_LABEL,
-    GPU_LABEL_VALUE,
-)
+from gpus.annotations import GPU_LABEL
 from gpus.demand import Demand, DemandError, demand_of
-from gpus.misspelt import misspelt_annotations, misspelt_resources
+from gpus.misspelt import (
+    doubtful_resources,
+    misplaced_wishes,
+    misspelt_annotations,
+    misspelt_resources,
+)
 from kube.objects import Pod
-from webhook import containers
-from webhook.shape import Raw, ShapeError, check
+from webhook import ephemeral, faults, serving
+from webhook.containers import all_with_devices, devices_from
+from webhook.forged import without_forged
+from webhook.policy import Policy
+from webhook.shape import Container, Raw, ShapeError, Spec, check
 
 #: RuntimeClass names and handlers that start so are NVIDIA's (nvidia, nvidia-cdi, nvidia-legacy).
 _NVIDIA = "nvidia"
-#: core/v1 DefaultSchedulerName, which the API server fills in before it asks us.
-_DEFAULT_SCHEDULER = "default-scheduler"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What an admin may choose about the pods that ask for GPUs."""
-
-    runtime_class: str
-    selector_key: str
-    selector_value: str
-    toleration_key: str
-    #: The scheduler of pods that name none; empty: they stay with the default one.
-    scheduler_name: str = ""
+#: Kubelet's image of a pod that it runs from a file (core/v1 MirrorPodAnnotationKey). A change
+#: would not reach the node, a refusal would only hide the pod; and kubelet starts no pod that has
+#: this annotation, whoever wrote it.
+_MIRROR = "kubernetes.io/config.mirror"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutated:
-    """The pod as it shall be stored, the same object when nothing is to be changed."""
+    """The pod as it shall be stored, equal to what came in when nothing is to be changed."""
 
     pod: Raw
     warnings: tuple[str, ...] = ()
@@ -70,132 +62,134 @@ class Mutator:
     runtime_classes: Callable[[], Mapping[str, str]]
 
     def mutate(self, pod: Raw) -> Mutated | Refused:
-        """Return what becomes of a pod at its creation."""
+        """Return what a pod that asks for GPUs, or may reach them, becomes at its creation."""
         try:
-            typed = check(pod)
+            typed, spec = check(pod)
         except ShapeError as error:
             return Refused(faults=(str(error),))
-        demand, faults = _demand(typed)
-        if demand is not None or faults:
-            faults += [*misspelt_annotations(typed), *self._faults(pod)]
-        if faults:
-            return Refused(faults=tuple(faults))
-        if demand is not None:
-            return self._serve(pod, demand)
-        if self._uses_nvidia(typed):
-            return self._close(pod)
-        return Mutated(pod=pod)
+        if _is_mirror(typed):
+            return Mutated(pod=pod)
+        demand, found = _demand(typed)
+        if demand is not None or found:
+            found += self._faults(typed, spec)
+        elif not self._uses_nvidia(spec):
+            return Mutated(pod=pod)
+        if found:
+            return Refused(faults=tuple(found))
+        return _closed(pod, typed, spec) if demand is None else self._served(pod, demand)
 
-    def _faults(self, pod: Raw) -> Iterator[str]:
-        """Yield what keeps a pod that asks for GPUs from being scheduled to where they are."""
-        spec, policy = pod["spec"], self.policy
-        if node := spec.get("nodeName"):
-            yield (
-                f"spec.nodeName is {node!r}, which skips the scheduler, and only the scheduler "
-                "gives GPUs out: remove it and write "
-                f"spec.nodeSelector {{kubernetes.io/hostname: {node}}} instead"
-            )
-        value = (spec.get("nodeSelector") or {}).get(policy.selector_key)
-        if value not in (None, policy.selector_value):
-            yield (
-                f"spec.nodeSelector has {policy.selector_key}: {value!r}, but nodes with GPUs "
-                f"have {policy.selector_value!r}: remove the entry"
-            )
+    def close(self, pod: Raw) -> Mutated | Refused:
+        """Return what any other pod becomes, where it may get NVIDIA's runtime by default.
 
-    def _uses_nvidia(self, pod: Pod) -> bool:
-        name = pod.spec.runtime_class_name or ""
+        What asks for GPUs is left to `mutate`, and what cannot be read to the API server.
+        """
+        try:
+            typed, spec = check(pod)
+        except ShapeError:
+            return Mutated(pod=pod)
+        demand, found = _demand(typed)
+        if demand is not None or found or not self._may_use_nvidia(typed, spec):
+            return Mutated(pod=pod)
+        return _closed(pod, typed, spec)
+
+    def debug(self, pod: Raw, before: Raw, *, any_runtime: bool) -> Mutated | Refused:
+        """Return what a running pod becomes to which ephemeral containers are added.
+
+        `any_runtime`: they are closed off also where only the default runtime may be NVIDIA's.
+        """
+        try:
+            (typed, spec), (_, past) = check(pod), check(before)
+        except ShapeError as error:
+            return Refused(faults=(str(error),))
+        reaches_gpus = _holds_gpus(typed) or self._uses_nvidia(spec)
+        if not reaches_gpus and not (any_runtime and self._may_use_nvidia(typed, spec)):
+            return Mutated(pod=pod)
+        new = ephemeral.added(spec, past)
+        found = [fault for one in new for fault in faults.asked_while_running(one)]
+        found += faults.smuggled_mounts(new)
+        if found:
+            return Refused(faults=tuple(found))
+        if not new:
+            return Mutated(pod=pod)
+        changed, warnings = ephemeral.closed(pod, {one.name for one in new})
+        return Mutated(pod=changed, warnings=tuple(warnings))
+
+    def _faults(self, pod: Pod, spec: Spec) -> Iterator[str]:
+        """Yield what is wrong with a pod that asks for GPUs, but not with how many."""
+        yield from misspelt_annotations(pod)
+        yield from misplaced_wishes(pod)
+        yield from faults.misused_requests(spec)
+        label = self.policy.selector_key, self.policy.selector_value
+        yield from faults.misplaced(spec, label)
+        yield from faults.smuggled_mounts(_started(spec))
+
+    def _uses_nvidia(self, spec: Spec) -> bool:
+        if faults.is_for_windows(spec):
+            return False
+        name = spec.runtime_class_name or ""
         handler = self.runtime_classes().get(name, "")
         return name.startswith(_NVIDIA) or handler.startswith(_NVIDIA)
 
-    def _serve(self, pod: Raw, demand: Demand) -> Mutated:
+    def _may_use_nvidia(self, pod: Pod, spec: Spec) -> bool:
+        """Tell whether a pod can run with NVIDIA's runtime where that is the default one."""
+        if _is_mirror(pod) or faults.is_for_windows(spec):
+            return False
+        # A class that we have not heard of yet may have any handler.
+        return self._uses_nvidia(spec) or spec.runtime_class_name not in self.runtime_classes()
+
+    def _served(self, pod: Raw, demand: Demand) -> Mutated:
         """Make a pod that asks for GPUs one that the scheduler can place and the runtime serve."""
-        name = self._config_map(pod)
-        entries = {
-            asking.name: containers.devices_from(name, asking.name) for asking in demand.containers
-        }
-        metadata = dict(pod.get("metadata") or {})
-        metadata["labels"] = {**(metadata.get("labels") or {}), GPU_LABEL: GPU_LABEL_VALUE}
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), DEVICES_FROM: name}
-        spec = {**pod["spec"], "nodeSelector": self._node_selector(pod["spec"])}
-        spec["tolerations"] = self._tolerations(spec)
-        if not spec.get("runtimeClassName") and self.policy.runtime_class in self.runtime_classes():
-            spec["runtimeClassName"] = self.policy.runtime_class
-        if self.policy.scheduler_name and _names_no_scheduler(spec):
-            spec["schedulerName"] = self.policy.scheduler_name
-        return _with_entries({**pod, "metadata": metadata, "spec": spec}, entries)
+        name = serving.config_map_of(pod) or self.new_name()
+        metadata, warnings = serving.labelled(pod.get("metadata") or {}, name)
+        spec = serving.placeable(pod["spec"], self.policy, self.runtime_classes())
+        entries = {one.name: devices_from(name, one.name) for one in demand.containers}
+        return _with_entries({**pod, "metadata": metadata, "spec": spec}, entries, warnings)
 
-    def _close(self, pod: Raw) -> Mutated:
-        """Show no GPU to a pod that has NVIDIA's runtime but asked for none."""
-        return _with_entries(pod, {})
 
-    def _config_map(self, pod: Raw) -> str:
-        annotations = (pod.get("metadata") or {}).get("annotations") or {}
-        present: str = annotations.get(DEVICES_FROM, "")
-        return present if DEVICES_CONFIG_MAP_NAME.fullmatch(present) else self.new_name()
+def _closed(pod: Raw, typed: Pod, spec: Spec) -> Mutated | Refused:
+    """Show no GPU to a pod that may have NVIDIA's runtime but asked for none."""
+    if found := tuple(faults.smuggled_mounts(_started(spec))):
+        return Refused(faults=found)
+    return _with_entries(pod, {}, list(doubtful_resources(typed)))
 
-    def _node_selector(self, spec: Raw) -> dict[str, str]:
-        selector = spec.get("nodeSelector") or {}
-        return {**selector, self.policy.selector_key: self.policy.selector_value}
 
-    def _tolerations(self, spec: Raw) -> list[Raw]:
-        present = spec.get("tolerations") or []
-        if any(_tolerates(toleration, self.policy.toleration_key) for toleration in present):
-            return present
-        # As the API server's own ExtendedResourceToleration plugin writes it.
-        ours = {"key": self.policy.toleration_key, "operator": "Exists", "effect": "NoSchedule"}
-        return [*present, ours]
+def _started(spec: Spec) -> list[Container]:
+    """Return the containers that a pod has from its creation on."""
+    return [*(spec.init_containers or ()), *spec.containers]
+
+
+def _is_mirror(pod: Pod) -> bool:
+    return _MIRROR in (pod.metadata.annotations or {})
+
+
+def _holds_gpus(pod: Pod) -> bool:
+    """Tell whether a pod that exists is, or may be, one with GPUs."""
+    if GPU_LABEL in (pod.metadata.labels or {}):
+        return True
+    demand, found = _demand(pod)
+    return demand is not None or bool(found)
 
 
 def _demand(pod: Pod) -> tuple[Demand | None, list[str]]:
     """Return what a pod asks for, and every fault in how it asks."""
-    faults = list(misspelt_resources(pod))
+    found = list(misspelt_resources(pod))
     try:
         # As if it had no node: only of such a pod are the wishes read and judged.
-        return demand_of(replace(pod, spec=replace(pod.spec, node_name=""))), faults
+        return demand_of(replace(pod, spec=replace(pod.spec, node_name=""))), found
     except DemandError as error:
-        return None, [*faults, *error.faults]
+        return None, [*found, *error.faults]
 
 
-def _with_entries(pod: Raw, entries: Mapping[str, Raw]) -> Mutated:
-    """Set the entry of every container, `void` where there is none, and drop a forged assignment.
-
-    Warns of everything of the user's that is overruled.
-    """
-    warnings: list[str] = []
+def _with_entries(pod: Raw, entries: Mapping[str, Raw], warnings: list[str]) -> Mutated:
+    """Set the entry of every container, `void` where there is none, and drop forged annotations."""
     spec = dict(pod["spec"])
     for field in ("initContainers", "containers"):
-        if not spec.get(field):
-            continue
-        changed = []
-        for container in spec[field]:
-            entry = entries.get(container["name"]) or containers.void()
-            warnings += [
-                f"container {container['name']!r}: env {variable} was overruled, "
-                "devices are given by request only"
-                for variable in containers.overruled(container, entry)
-            ]
-            changed.append(containers.with_devices(container, entry))
-        spec[field] = changed
-    pod = {**pod, "spec": spec}
-    annotations = (pod.get("metadata") or {}).get("annotations") or {}
-    if ASSIGNED in annotations:
-        kept = {key: value for key, value in annotations.items() if key != ASSIGNED}
-        pod["metadata"] = {**pod["metadata"], "annotations": kept}
-        warnings.append(f"annotation {ASSIGNED} was removed: only the scheduler's extender sets it")
-    return Mutated(pod=pod, warnings=tuple(warnings))
-
-
-def _names_no_scheduler(spec: Raw) -> bool:
-    """Tell whether the pod is free to be given a scheduler.
-
-    Who wrote the default's name cannot be told from who wrote none, and wishes no other scheduler
-    either; so nobody is overruled here, and there is nothing to warn of.
-    """
-    return spec.get("schedulerName") in (None, "", _DEFAULT_SCHEDULER)
-
-
-def _tolerates(toleration: Raw, key: str) -> bool:
-    """Tell whether every NoSchedule taint with that key is tolerated (core/v1 ToleratesTaint)."""
-    if toleration.get("effect") not in (None, "", "NoSchedule"):
-        return False
-    return toleration.get("operator") == "Exists" and toleration.get("key") in (None, "", key)
+        if spec.get(field):
+            spec[field], more = all_with_devices(spec[field], entries)
+            warnings = [*warnings, *more]
+    changed = {**pod, "spec": spec}
+    metadata = pod.get("metadata") or {}
+    annotations, removed = without_forged(metadata.get("annotations") or {})
+    if removed:
+        changed["metadata"] = {**metadata, "annotations": annotations}
+    return Mutated(pod=changed, warnings=(*warnings, *removed))

@@ -10,16 +10,18 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-import jsonpatch
 import msgspec
 
 from kube.wire import decoder
+from webhook.patch import operations
+from webhook.wording import faults_to_tell, warnings_to_tell
 
 API_VERSION = "admission.k8s.io/v1"
 KIND = "AdmissionReview"
 
-#: What the API server shows of one warning (it cuts at 256 when many are given).
-_MAX_WARNING = 256
+#: The API server's are UUIDs; only so much is ever echoed.
+_MAX_UID = 128
+_MAX_KIND = 256
 
 
 class BadReview(ValueError):
@@ -28,7 +30,7 @@ class BadReview(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the API server asks. `object` is as it came, or None where it came without one."""
+    """What the API server asks. The objects are as they came, None where there was none."""
 
     uid: str
     kind: str
@@ -38,6 +40,7 @@ class Request:
     name: str
     dry_run: bool
     object: dict[str, Any] | None
+    old_object: dict[str, Any] | None
 
 
 class _Wire(msgspec.Struct, rename="camel"):
@@ -59,6 +62,7 @@ class _Request(_Wire):
     name: str = ""
     dry_run: bool | None = None
     object: dict[str, Any] | None = None
+    old_object: dict[str, Any] | None = None
 
 
 class _Review(_Wire):
@@ -101,18 +105,19 @@ def decode(body: bytes) -> Request:
             f"not {review.kind[:64]!r} of {review.api_version[:64]!r}"
         )
     request = review.request
-    if not request.uid:
-        raise BadReview("request.uid is empty")
+    if not 0 < len(request.uid) <= _MAX_UID:
+        raise BadReview(f"request.uid must have 1 to {_MAX_UID} characters")
     group = f"{request.kind.group}/" if request.kind.group else ""
     return Request(
         uid=request.uid,
-        kind=f"{group}{request.kind.version}/{request.kind.kind}",
+        kind=f"{group}{request.kind.version}/{request.kind.kind}"[:_MAX_KIND],
         operation=request.operation,
         subresource=request.sub_resource,
         namespace=request.namespace,
         name=request.name,
         dry_run=bool(request.dry_run),
         object=request.object,
+        old_object=request.old_object,
     )
 
 
@@ -121,22 +126,17 @@ def allow(
 ) -> bytes:
     """Answer that the object may be stored, as `changed` where that is given and differs."""
     response = _Response(uid=request.uid, allowed=True)
-    if changed is not None and (patch := _patch(request.object, changed)):
+    if changed is not None and (patch := list(operations(request.object, changed))):
         response.patch = base64.b64encode(msgspec.json.encode(patch)).decode()
         response.patch_type = "JSONPatch"
     if warnings:
-        response.warnings = [text[:_MAX_WARNING] for text in warnings]
+        response.warnings = list(warnings_to_tell(warnings))
     return msgspec.json.encode(_Answer(response=response))
 
 
-def deny(request: Request, message: str) -> bytes:
-    """Answer that the object must not be stored; kubectl and controllers show the message."""
-    status = _Status(message=message, reason="Invalid", code=422)
+def deny(request: Request, *faults: str) -> bytes:
+    """Answer that the object must not be stored; kubectl and controllers show the faults."""
+    status = _Status(message="; ".join(faults_to_tell(faults)), reason="Invalid", code=422)
     return msgspec.json.encode(
         _Answer(response=_Response(uid=request.uid, allowed=False, status=status))
     )
-
-
-def _patch(original: dict[str, Any] | None, changed: dict[str, Any]) -> list[dict[str, Any]]:
-    operations: list[dict[str, Any]] = jsonpatch.make_patch(original, changed).patch
-    return operations

@@ -12,7 +12,7 @@ from gpus.annotations import GPU_SELECTOR
 from gpus.model import GPU_RESOURCE
 from service import command
 from service.http import ServerSettings
-from webhook.mutate import Policy
+from webhook.policy import Policy
 
 _SELECTOR = re.compile(
     r"(?P<key>(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62})=(?P<value>[A-Za-z0-9._-]{0,63})"
@@ -36,6 +36,7 @@ class Settings:
     node_selector: str
     toleration_key: str
     scheduler_name: str
+    close_others: bool
     log_level: str
     log_format: str
 
@@ -54,6 +55,7 @@ class Settings:
             selector_value=value,
             toleration_key=self.toleration_key,
             scheduler_name=self.scheduler_name,
+            close_others=self.close_others,
         )
 
     def server(self) -> ServerSettings:
@@ -96,6 +98,12 @@ OPTIONS: tuple[command.Option, ...] = (
         default="",
         help="Scheduler of pods that ask for GPUs and for no scheduler of their own; empty: the "
         "default one.",
+    ),
+    click.option(
+        "--close-others",
+        is_flag=True,
+        help="Serve /close too, which hides the GPUs from pods that ask for none, for nodes whose "
+        "default runtime is NVIDIA's.",
     ),
     *command.LOGGING,
 )

@@ -56,7 +56,7 @@ def test_every_container_gets_its_own_key_or_void_and_everything_else_stays() ->
             {"name": "log", "restartPolicy": "Always", "env": [{"name": "A", "value": "1"}]},
         ],
         containers=[
-            {"name": "main", "resources": {"requests": {"nvidia.com/mig-1g.5gb": 1}}},
+            {"name": "main", "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}},
             {"name": "proxy", "image": "envoy"},
         ],
         nodeSelector={"zone": "a"},
@@ -81,7 +81,7 @@ def test_every_container_gets_its_own_key_or_void_and_everything_else_stays() ->
         "containers": [
             {
                 "name": "main",
-                "resources": {"requests": {"nvidia.com/mig-1g.5gb": 1}},
+                "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}},
                 "env": [devices("main")],
             },
             {"name": "proxy", "image": "envoy", "env": [VOID]},
@@ -125,6 +125,7 @@ def test_every_variable_that_asks_for_devices_is_overruled_with_a_warning() -> N
         "NVIDIA_MIG_CONFIG_DEVICES",
         "NVIDIA_MIG_MONITOR_DEVICES",
         "NVIDIA_IMEX_CHANNELS",
+        "DOCKER_RESOURCE_GPU",
     ]
     env = [{"name": name, "value": "all"} for name in names]
     harmless = {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "all"}
@@ -197,15 +198,98 @@ def test_only_a_generated_name_is_kept(present: str, kept: bool) -> None:
     assert after["spec"]["containers"][0]["env"] == [devices("main", name)]
 
 
-def test_a_forged_assignment_is_removed_with_a_warning() -> None:
+@pytest.mark.parametrize(
+    "key",
+    [
+        "gpudetour.io/assigned",
+        "cdi.k8s.io/nvidia",
+        "cdi.k8s.io/",
+        "nvidia.cdi.k8s.io/container.main",
+    ],
+)
+def test_annotations_that_promise_devices_are_removed_with_a_warning(key: str) -> None:
     before = pod()
-    before["metadata"]["annotations"] = {"gpudetour.io/assigned": '{"v":1}', "team": "y"}
+    before["metadata"]["annotations"] = {
+        key: '{"v":1}',
+        "team": "y",
+        "cdi.k8s.io": "no domain",
+        "notcdi.k8s.io/x": "z",
+    }
 
     outcome = mutated(before)
 
-    assert "gpudetour.io/assigned" not in outcome.pod["metadata"]["annotations"]
-    assert outcome.pod["metadata"]["annotations"]["team"] == "y"
-    assert len(outcome.warnings) == 1
+    assert outcome.pod["metadata"]["annotations"] == {
+        "team": "y",
+        "cdi.k8s.io": "no domain",
+        "notcdi.k8s.io/x": "z",
+        "gpudetour.io/devices-from": MARKED,
+    }
+    (warning,) = outcome.warnings
+    assert warning.startswith(f"annotation {key} was removed")
+
+
+def test_a_copy_of_a_placed_pod_gets_a_name_of_its_own_and_no_warning_of_our_entries() -> None:
+    first = mutated(pod()).pod
+    copied = copy.deepcopy(first)
+    old = "gpudetour-devices-" + "b" * 20
+    copied["metadata"]["annotations"] = {
+        "gpudetour.io/devices-from": old,
+        "gpudetour.io/assigned": "{}",
+    }
+    copied["spec"]["containers"][0]["env"] = [devices("main", old)]
+
+    outcome = mutated(copied)
+
+    assert outcome.pod == first
+    assert [warning.split()[1] for warning in outcome.warnings] == ["gpudetour.io/assigned"]
+
+
+def test_what_is_overwritten_in_the_metadata_is_told() -> None:
+    before = pod()
+    before["metadata"]["labels"] = {"gpudetour.io/gpu": "no"}
+    before["metadata"]["annotations"] = {"gpudetour.io/devices-from": "mine"}
+
+    assert [" ".join(warning.split()[:2]) for warning in mutated(before).warnings] == [
+        "label gpudetour.io/gpu",
+        "annotation gpudetour.io/devices-from",
+    ]
+
+
+def test_what_comes_from_other_sources_is_left_but_overruled_by_our_entry() -> None:
+    sources = [{"configMapRef": {"name": "settings"}}, {"prefix": "NVIDIA_", "secretRef": {}}]
+    before = pod(
+        containers=[
+            {"name": "main", "resources": GPU, "envFrom": sources},
+            {"name": "proxy", "envFrom": sources},
+        ]
+    )
+
+    main, proxy = mutated(before).pod["spec"]["containers"]
+
+    assert (main["envFrom"], main["env"]) == (sources, [devices("main")])
+    assert (proxy["envFrom"], proxy["env"]) == (sources, [VOID])
+
+
+@pytest.mark.parametrize("architecture", ["arm64", "amd64", None])
+def test_the_architecture_is_the_users_choice(architecture: str | None) -> None:
+    chosen = {"kubernetes.io/arch": architecture} if architecture else {}
+    before = pod(nodeSelector=chosen, os={"name": "linux"})
+
+    spec = mutated(before).pod["spec"]
+
+    assert spec["nodeSelector"] == {**chosen, "gpudetour.io/gpu": "true"}
+    assert spec["tolerations"] == [TOLERATION]
+    assert "affinity" not in spec
+
+
+def test_a_static_pods_image_in_the_api_is_left_alone() -> None:
+    before = pod(nodeName="n1")
+    before["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "hash"}
+
+    outcome = mutated(before)
+
+    assert outcome.pod is before
+    assert outcome.warnings == ()
 
 
 def test_another_node_label_can_be_chosen() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.webhook.mutating import mutator
 from tests.webhook.reviews import pod
-from webhook.mutate import Refused
+from webhook.mutate import Mutated, Refused
 
 
 def faults(before: Any) -> tuple[str, ...]:
@@ -113,3 +113,148 @@ def test_metadata_that_is_none_is_refused(metadata: Any) -> None:
     before["metadata"] = metadata
 
     assert len(faults(before)) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"os": {"name": "windows"}}, "the pod is for Windows"),
+        ({"nodeSelector": {"kubernetes.io/os": "windows"}}, "the pod is for Windows"),
+        ({"nodeSelector": {"beta.kubernetes.io/os": "windows"}}, "the pod is for Windows"),
+        (
+            {"resources": {"limits": {"nvidia.com/gpu": "1", "cpu": "1"}}},
+            "spec.resources has nvidia.com/gpu, but a pod as a whole cannot ask for GPUs",
+        ),
+        ({"ephemeralContainers": [{"name": "x"}]}, "use `kubectl debug` when the pod runs"),
+    ],
+)
+def test_what_no_gpu_pod_can_be_is_refused(spec: dict[str, Any], told: str) -> None:
+    (fault,) = faults(pod(**spec))
+
+    assert told in fault
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        ({"requests": {"nvidia.com/gpu": "1"}}, "it is under requests only; write it under limits"),
+        (
+            {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": 2}},
+            "requests 1 and limits 2 differ; write it under limits only",
+        ),
+        (
+            {
+                "requests": {"gpudetour.io/gpu-memory": 8 << 30},
+                "limits": {"gpudetour.io/gpu-memory": "9Gi"},
+            },
+            "requests 8589934592 and limits 9Gi differ",
+        ),
+        (
+            {"requests": {"nvidia.com/gpu": "many"}, "limits": {"nvidia.com/gpu": "1"}},
+            "requests many and limits 1 differ",
+        ),
+        (
+            {"requests": {"nvidia.com/gpu": 10**5000}, "limits": {"nvidia.com/gpu": "1"}},
+            "requests more than there can be and limits 1 differ",
+        ),
+    ],
+)
+def test_requests_that_are_not_the_limits_are_refused(resources: Any, told: str) -> None:
+    (fault,) = faults(pod(containers=[{"name": "main", "resources": resources}]))
+
+    assert fault.startswith("container 'main', ")
+    assert told in fault
+
+
+@pytest.mark.parametrize(
+    ("request_", "limit"), [("1", 1), ("2", "2.0"), (1, "1000m"), ("8Gi", 8 << 30)]
+)
+def test_requests_that_only_look_different_are_taken(request_: Any, limit: Any) -> None:
+    name = "gpudetour.io/gpu-memory" if request_ == "8Gi" else "nvidia.com/gpu"
+    resources = {"requests": {name: request_}, "limits": {name: limit}}
+
+    assert isinstance(
+        mutator().mutate(pod(containers=[{"name": "main", "resources": resources}])), Mutated
+    )
+
+
+def required(*terms: list[dict[str, Any]] | None) -> dict[str, Any]:
+    selector = {"nodeSelectorTerms": [{"matchExpressions": term} for term in terms]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": selector}}
+
+
+def other_than_true(operator: str, *values: str) -> dict[str, Any]:
+    named = {"values": list(values)} if values else {}
+    return {"key": "gpudetour.io/gpu", "operator": operator, **named}
+
+
+ZONE = {"key": "zone", "operator": "In", "values": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "affinity",
+    [
+        required([other_than_true("NotIn", "true")]),
+        required([other_than_true("In", "false", "no")]),
+        required([ZONE, other_than_true("DoesNotExist")]),
+        required([other_than_true("DoesNotExist")], [ZONE, other_than_true("NotIn", "true")]),
+    ],
+)
+def test_an_affinity_that_shuns_every_node_with_gpus_is_refused(affinity: Any) -> None:
+    (fault,) = faults(pod(affinity=affinity))
+
+    assert fault.startswith("spec.affinity.nodeAffinity requires gpudetour.io/gpu")
+
+
+@pytest.mark.parametrize(
+    "affinity",
+    [
+        {},
+        {"nodeAffinity": None},
+        {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}},
+        required(),
+        required(None),
+        required([ZONE]),
+        required([other_than_true("Exists")]),
+        required([other_than_true("In", "true", "x")]),
+        required([other_than_true("NotIn", "false")]),
+        required([other_than_true("Gt", "1")]),
+        required([other_than_true("DoesNotExist")], [ZONE]),
+    ],
+)
+def test_any_other_affinity_is_taken(affinity: Any) -> None:
+    assert isinstance(mutator().mutate(pod(affinity=affinity)), Mutated)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/var/run/nvidia-container-devices/all",
+        "/var/run/nvidia-container-devices",
+        "/var/run//nvidia-container-devices/../nvidia-container-devices/GPU-a",
+        "//var/./run/nvidia-container-devices-x",
+        "var/run/nvidia-container-devices/0",
+    ],
+)
+@pytest.mark.parametrize("field", ["initContainers", "containers"])
+@pytest.mark.parametrize("way", ["mutate", "runtime", "close"])
+def test_a_mount_that_stands_for_a_device_is_refused(path: str, field: str, way: str) -> None:
+    asks = {"limits": {"nvidia.com/gpu": "1"}} if way == "mutate" else {}
+    mounting = {"name": "m", "volumeMounts": [{"name": "v", "mountPath": path}], "resources": asks}
+    spec = {"containers": [{"name": "main", "resources": asks}], field: [mounting]}
+    before = pod(**spec, **({"runtimeClassName": "nvidia"} if way == "runtime" else {}))
+
+    outcome = mutator().close(before) if way == "close" else mutator().mutate(before)
+
+    assert isinstance(outcome, Refused)
+    (fault,) = outcome.faults
+    assert fault.startswith("container 'm' mounts a volume at /var/run/nvidia-container-devices")
+
+
+def test_a_wish_that_is_written_as_a_label_is_refused() -> None:
+    before = pod()
+    before["metadata"]["labels"] = {"gpudetour.io/product": "H100", "gpudetour.io/team": "x"}
+
+    assert faults(before) == (
+        "label gpudetour.io/product is not read; write it under metadata.annotations",
+    )

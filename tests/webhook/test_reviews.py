@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from service.metrics import new_registry
 from tests.webhook.mutating import mutator
-from tests.webhook.reviews import UID, patched, pod, review
+from tests.webhook.reviews import GPU, UID, patched, pod, review
 from webhook.app import create_app
 from webhook.metrics import Metrics
 
@@ -20,20 +20,24 @@ from webhook.metrics import Metrics
 class Endpoint:
     """The application without a server, and its metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, close_others: bool = True) -> None:
         self.registry = new_registry("webhook")
         self.reason: str | None = None
-        app = create_app(mutator(), metrics=Metrics(self.registry), not_ready=lambda: self.reason)
+        app = create_app(
+            mutator(close_others=close_others),
+            metrics=Metrics(self.registry),
+            not_ready=lambda: self.reason,
+        )
         self.client: FlaskClient = app.test_client()
 
-    def post(self, body: Any, **headers: str) -> TestResponse:
+    def post(self, body: Any, *, way: str = "mutate", **headers: str) -> TestResponse:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         named = {"Content-Type": "application/json"}
         named |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.client.post("/mutate?timeout=3s", data=data, headers=named)
+        return self.client.post(f"/{way}?timeout=3s", data=data, headers=named)
 
-    def response(self, body: Any) -> dict[str, Any]:
-        answer = self.post(body)
+    def response(self, body: Any, *, way: str = "mutate") -> dict[str, Any]:
+        answer = self.post(body, way=way)
         assert (answer.status_code, answer.content_type) == (200, "application/json")
         decoded = json.loads(answer.data)
         assert (decoded["apiVersion"], decoded["kind"]) == (
@@ -101,14 +105,22 @@ def test_a_refusal_says_why(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"kind": {"group": "apps", "version": "v1", "kind": "Deployment"}}, "apps/v1/Deployment"),
         ({"kind": {"group": "", "version": "v2", "kind": "Pod"}}, "v2/Pod"),
         ({"object": None}, "request.object is missing"),
         ({"object": {}}, "the pod cannot be read"),
         ({"object": {"spec": {}}}, "the pod cannot be read"),
+        ({"object": {"metadata": ["x"], "spec": {"containers": []}}}, "the pod cannot be read"),
+        (
+            {"operation": "UPDATE", "subResource": "ephemeralcontainers", "oldObject": None},
+            "request.oldObject is missing",
+        ),
+        (
+            {"operation": "UPDATE", "subResource": "ephemeralcontainers", "oldObject": {}},
+            "the pod cannot be read",
+        ),
     ],
 )
-def test_a_review_of_something_else_is_denied(
+def test_a_pod_that_cannot_be_read_is_denied(
     endpoint: Endpoint, request_: dict[str, Any], message: str
 ) -> None:
     response = endpoint.response(review(pod(), **request_))
@@ -123,26 +135,98 @@ def test_a_review_of_something_else_is_denied(
         {"operation": "UPDATE", "oldObject": pod()},
         {"operation": "DELETE", "object": None, "oldObject": pod()},
         {"operation": "CREATE", "subResource": "binding"},
+        {"operation": "CREATE", "subResource": "ephemeralcontainers"},
+        {"operation": "UPDATE", "subResource": "resize", "oldObject": pod()},
+        {"operation": "x" * 100_000},
+        {"kind": {"group": "apps", "version": "v1", "kind": "Deployment"}},
+        {"kind": {"group": "example.com", "version": "v1", "kind": "Pod"}},
+        {"kind": {"group": "", "version": "v1", "kind": "k" * 100_000}},
     ],
 )
-def test_other_operations_pass_unchanged_with_a_warning(
+def test_what_is_none_of_our_business_passes_unchanged_with_a_warning(
     endpoint: Endpoint, request_: dict[str, Any]
 ) -> None:
     response = endpoint.response(review(pod(), **request_))
 
     assert response["allowed"] is True
     assert "patch" not in response
-    assert len(response["warnings"]) == 1
+    (warning,) = response["warnings"]
+    assert warning.endswith("check the webhook's rules")
+    assert len(warning) <= 256
 
 
-def test_a_pod_that_is_nested_too_deeply_is_refused(endpoint: Endpoint) -> None:
+def test_how_deeply_a_pod_is_nested_where_we_do_not_look_does_not_matter(
+    endpoint: Endpoint,
+) -> None:
     deep: Any = None
     for _ in range(700):
         deep = {"x": deep}
-    response = endpoint.response(review(pod(runtimeClassName="nvidia", volumes=deep)))
+    plain = endpoint.response(review(pod()))
 
-    assert response["allowed"] is False
-    assert response["status"]["message"] == "the pod is nested too deeply"
+    assert endpoint.response(review(pod(volumes=deep))) == plain
+
+
+def test_a_pod_with_500_containers_is_patched_in_each_of_them(endpoint: Endpoint) -> None:
+    many = [{"name": f"c{number}", "resources": GPU} for number in range(500)]
+    obj = pod(containers=many)
+
+    containers = patched(obj, endpoint.response(review(obj)))["spec"]["containers"]
+
+    keys = [one["env"][0]["valueFrom"]["configMapKeyRef"]["key"] for one in containers]
+    assert keys == [one["name"] for one in many]
+
+
+def test_however_much_is_wrong_the_messages_stay_short(endpoint: Endpoint) -> None:
+    unknown = {f"gpudetour.io/{'x' * 1000}{number}": "1" for number in range(50)}
+    many = [{"name": f"{n}-{'n' * 1000}", "resources": {"limits": unknown}} for n in range(50)]
+    refusal = endpoint.response(review(pod(containers=many, nodeName="n" * 100_000)))
+    asking = {"name": "NVIDIA_VISIBLE_DEVICES" + "\n", "value": "all"}
+    env = [{"name": f"DOCKER_RESOURCE_{n}_{'x' * 1000}", "value": "all"} for n in range(500)]
+    told = endpoint.response(
+        review(pod(containers=[{"name": "m", "resources": GPU, "env": [*env, asking]}]))
+    )
+
+    message = refusal["status"]["message"]
+    assert len(message) < 12_000
+    assert message.endswith("faults more")
+    assert len(told["warnings"]) == 16
+    assert all(len(warning) <= 256 for warning in told["warnings"])
+
+
+@pytest.mark.parametrize("way", ["mutate", "close"])
+def test_a_debug_container_in_a_gpu_pod_is_closed_over_both_ways(
+    endpoint: Endpoint, way: str
+) -> None:
+    obj = pod(ephemeralContainers=[{"name": "debug"}])
+    asked = review(obj, operation="UPDATE", subResource="ephemeralcontainers", oldObject=pod())
+
+    stored = patched(obj, endpoint.response(asked, way=way))
+
+    void = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+    assert stored["spec"] == {
+        **obj["spec"],
+        "ephemeralContainers": [{"name": "debug", "env": [void]}],
+    }
+
+
+def test_every_other_pod_is_closed_where_that_is_wanted(endpoint: Endpoint) -> None:
+    plain = pod(containers=[{"name": "main"}])
+
+    stored = patched(plain, endpoint.response(review(plain), way="close"))
+
+    assert [one["name"] for one in stored["spec"]["containers"][0]["env"]] == [
+        "NVIDIA_VISIBLE_DEVICES"
+    ]
+    assert endpoint.counted("mutated") == 1
+
+
+def test_where_nobody_wants_others_closed_a_rule_for_it_is_told_so() -> None:
+    endpoint = Endpoint(close_others=False)
+
+    answer = endpoint.post(review(pod()), way="close")
+
+    assert (answer.status_code, answer.mimetype) == (404, "text/plain")
+    assert "--close-others" in answer.text
 
 
 def without(path: str) -> dict[str, Any]:
@@ -186,6 +270,7 @@ def without(path: str) -> dict[str, Any]:
         json.dumps(review(pod(), uid="")).encode(),
         json.dumps(review(pod(), uid=None)).encode(),
         json.dumps(review(pod(), uid=7)).encode(),
+        json.dumps(review(pod(), uid="u" * 129)).encode(),
         json.dumps(review([])).encode(),
         json.dumps(review("pod")).encode(),
         json.dumps({**review(pod()), "apiVersion": "admission.k8s.io/v1beta1"}).encode(),

@@ -23,6 +23,7 @@ DEFAULTS = {
     "--node-selector": "gpudetour.io/gpu=true",
     "--toleration-key": "nvidia.com/gpu",
     "--scheduler-name": "",
+    "--close-others": False,
     "--log-level": "info",
     "--log-format": "json",
 }
