@@ -21,29 +21,32 @@ from kube.heartbeat import Heartbeat
 from kube.objects import OwnerReference, Pod
 from kube.reflector import Reflector
 from nodeagent.agent import Agent, HandoverCell, NodeView, Parts
-from nodeagent.deviceplugin.allocation import DeviceList
 from nodeagent.deviceplugin.cdi import CdiSpec
+from nodeagent.deviceplugin.configfile import PluginConfig
 from nodeagent.deviceplugin.plugins import PluginSet
-from nodeagent.deviceplugin.runtime import containerd_configs, supports_cdi
+from nodeagent.deviceplugin.preparation import Preparation, Ways
+from nodeagent.deviceplugin.runtime import (
+    Runtime,
+    containerd_configs,
+    obstacle_to_cdi,
+    reads_variable,
+)
 from nodeagent.deviceplugin.sockets import SocketWatch
-from nodeagent.inventory.events import XidEvent, XidWatcher
-from nodeagent.inventory.nvml import NvmlSource
-from nodeagent.inventory.watchdog import WatchedSource
+from nodeagent.dra import DraWatch
+from nodeagent.inventory.standing import Moment
 from nodeagent.metrics import Metrics
 from nodeagent.node import FIELD_MANAGER, OwnNode, owner
-from nodeagent.observer import Observer
+from nodeagent.observer import Choices, Observer
 from nodeagent.podresources.client import PodResources
 from nodeagent.pods import NodePods
 from nodeagent.publisher import Publisher
-from nodeagent.reader import InventoryReader
 from nodeagent.settings import OPTIONS, Settings
+from nodeagent.watching import GpuWatch
 from service.command import CONTEXT, launch, with_options
 from service.lifecycle import Lifecycle
 from service.metrics import new_registry
 from service.side_port import SidePort
 
-#: Seconds that one read of all GPUs may take before it counts as hanging.
-_READ_DEADLINE = 5.0
 #: Seconds without a finished round after which the agent is not ready.
 _STALE = 60.0
 
@@ -64,11 +67,20 @@ def run(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT."""
     lifecycle = Lifecycle()
     lifecycle.install_signal_handlers()
+    config = _plugin_config(settings)
     client = Client(connect(settings.kubeconfig))
     registry = new_registry("node-agent")
     wake = threading.Event()
     watches = _Watches(client, settings, on_change=wake.set)
-    gpus = _Gpus(settings, on_change=wake.set)
+    metrics = Metrics(registry)
+    gpus = GpuWatch(
+        Path(settings.driver_root),
+        rules=settings.rules(),
+        on_change=wake.set,
+        on_xid=metrics.note_xid,
+        now=lambda: Moment(time.monotonic(), datetime.now(UTC)),
+    )
+    dra = DraWatch(client, settings.node_name, on_change=wake.set)
     handover = HandoverCell()
     plugins = PluginSet(
         Path(settings.device_plugin_dir),
@@ -80,14 +92,14 @@ def run(settings: Settings) -> None:
     parts = Parts(
         view=watches.view,
         reader=gpus.reader,
-        observer=_observer(settings, watches.pods),
+        observer=_observer(settings, config, watches.pods, dra),
         plugins=plugins,
-        cdi=CdiSpec(Path(settings.cdi_dir), settings.roots()),
+        preparation=_preparation(settings, config),
         publisher=Publisher(client, settings.node_name),
         events=events,
-        metrics=Metrics(registry),
-        known=lambda: watches.synced() and gpus.reader.tried.is_set(),
-        device_list=_device_list(settings),
+        metrics=metrics,
+        known=lambda: watches.synced() and gpus.reader.tried.is_set() and dra.known(),
+        ways=_ways(settings, config),
     )
     agent = Agent(parts, handover=handover, wake=wake, interval=settings.interval)
     side_port = SidePort(
@@ -99,6 +111,7 @@ def run(settings: Settings) -> None:
     side_port.start()
     watches.spawn(lifecycle)
     gpus.spawn(lifecycle)
+    lifecycle.spawn("dra", dra.run)
     sockets = SocketWatch(Path(settings.device_plugin_dir), wake.set)
     lifecycle.spawn("sockets", sockets.run)
     lifecycle.spawn("device-plugins", plugins.run, wake=plugins.wake)
@@ -144,33 +157,32 @@ class _Watches:
         lifecycle.spawn("pods", self._pods.run, wake=self._pods.close)
 
 
-class _Gpus:
-    """The GPUs, as NVML tells of them."""
-
-    def __init__(self, settings: Settings, *, on_change: Callable[[], None]) -> None:
-        self._source = NvmlSource(Path(settings.driver_root))
-        self._xids = XidWatcher(self._source.session, self._on_xid)
-        watched = WatchedSource(
-            self._source, deadline=_READ_DEADLINE, now=lambda: datetime.now(UTC)
-        )
-        self.reader = InventoryReader(watched, interval=settings.interval, on_change=on_change)
-
-    def spawn(self, lifecycle: Lifecycle) -> None:
-        lifecycle.spawn("inventory", self.reader.run, wake=self.reader.wake)
-        lifecycle.spawn("xid", self._xids.run)
-
-    def _on_xid(self, event: XidEvent) -> None:
-        self._source.report(event)
-        self.reader.wake()
+def _plugin_config(settings: Settings) -> PluginConfig:
+    config = settings.plugin_config()
+    if config.no_effect:
+        log.info("settings of the file that change nothing here", settings=config.no_effect)
+    return config
 
 
-def _observer(settings: Settings, pods: NodePods) -> Observer:
+def _observer(settings: Settings, config: PluginConfig, pods: NodePods, dra: DraWatch) -> Observer:
     return Observer(
         Path(settings.device_plugin_dir),
         PodResources(Path(settings.kubelet_dir)),
         pods,
-        plugin_allowed=settings.plugin_allowed(),
-        patience=settings.registration_patience,
+        choices=Choices(
+            plugin_allowed=settings.plugin_allowed(),
+            patience=settings.registration_patience,
+            offering=config.offering,
+        ),
+        dra=dra.served,
+    )
+
+
+def _preparation(settings: Settings, config: PluginConfig) -> Preparation:
+    return Preparation(
+        CdiSpec(Path(settings.cdi_dir), settings.roots()),
+        settings.roots(),
+        pass_device_nodes=config.pass_device_nodes,
     )
 
 
@@ -190,16 +202,21 @@ def _owner(view: NodeView, name: str) -> OwnerReference:
     return owner(view.node)
 
 
-def _device_list(settings: Settings) -> Callable[[OwnNode], DeviceList]:
-    fixed = settings.fixed_device_list()
+def _ways(settings: Settings, config: PluginConfig) -> Callable[[OwnNode], Ways]:
+    folder = settings.roots().on_host(Path(settings.cdi_dir))
 
-    def choose(node: OwnNode) -> DeviceList:
-        if fixed is not None:
-            return fixed
-        runtime = node.status.node_info.container_runtime_version
-        configs = containerd_configs(Path(settings.host_root))
-        cdi = supports_cdi(runtime, containerd_configs=configs)
-        return DeviceList.CDI if cdi else DeviceList.ENV
+    def choose(node: OwnNode) -> Ways:
+        info = node.status.node_info
+        runtime = Runtime(
+            runtime_version=info.container_runtime_version,
+            kubelet_version=info.kubelet_version,
+            containerd_configs=tuple(containerd_configs(Path(settings.host_root))),
+        )
+        return Ways(
+            no_cdi=obstacle_to_cdi(runtime, cdi_folder=folder),
+            variable=reads_variable(runtime),
+            forced=config.device_list,
+        )
 
     return choose
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -15,12 +15,13 @@ from kube.errors import KubeError
 from kube.events import EventRecorder
 from kube.watch import Event, EventKind
 from nodeagent.deviceplugin.allocation import DeviceList, Handover
-from nodeagent.deviceplugin.cdi import CdiSpec
+from nodeagent.deviceplugin.devices import withheld
 from nodeagent.deviceplugin.plugins import PluginSet
+from nodeagent.deviceplugin.preparation import Preparation, Ways
 from nodeagent.metrics import Metrics
 from nodeagent.node import OwnNode, condition_of, gpu_capacity, reference
 from nodeagent.observer import Observed, Observer
-from nodeagent.path import Cause, Decision, Observation, decide
+from nodeagent.path import Cause, Decision, decide, with_handover
 from nodeagent.publisher import Publisher
 from nodeagent.reader import InventoryReader
 from nodeagent.report import Message, health_events, path_event, wanted
@@ -58,14 +59,14 @@ class Parts:
     reader: InventoryReader
     observer: Observer
     plugins: PluginSet
-    cdi: CdiSpec
+    preparation: Preparation
     publisher: Publisher
     events: EventRecorder
     metrics: Metrics
     #: Tells whether GPUs, pods and Node have been read once, before which nothing is decided.
     known: Callable[[], bool]
-    #: Decides from the Node how devices are handed over.
-    device_list: Callable[[OwnNode], DeviceList]
+    #: Tells from the Node which ways lead into its containers.
+    ways: Callable[[OwnNode], Ways]
 
 
 class HandoverCell:
@@ -102,8 +103,8 @@ class Agent:
         self._clock = clock
         self._registering_since: float | None = None
         self._told: NodeInventory | None = None
+        self._recalled = False
         self._decision: Decision | None = None
-        self._complaint = ""
         #: `time.monotonic()` of the last round that ended well.
         self.finished_at: float | None = None
 
@@ -126,12 +127,13 @@ class Agent:
     def round(self) -> bool:
         """Do one round; returns False while too little is known to decide anything."""
         parts, node = self._parts, self._parts.view.node
-        if node is None or not parts.known():
+        if node is None or not self._recall(node) or not parts.known():
             return False
         reading = parts.reader.latest()
         observed = parts.observer.observe(node, reading, parts.plugins.status)
-        decision = decide(observed.observation)
-        self._act(decision, observed.observation, reading.inventory, node)
+        decision = self._act(decide(observed.observation), observed, reading.inventory, node)
+        if observed.trouble:
+            decision = replace(decision, reason=f"{decision.reason}; {observed.trouble}")
         self._note(decision)
         if decision.remove_stale:
             parts.publisher.remove_stale(node, sorted(gpu_capacity(node)))
@@ -139,33 +141,37 @@ class Agent:
             self._publish(node, decision, reading.inventory, observed)
         return True
 
+    def _recall(self, node: OwnNode) -> bool:
+        """Tell the reader once what an agent before this one published; returns whether it knew."""
+        if self._recalled:
+            return True
+        self._recalled = True
+        published = _published_inventory(node)
+        if published is not None:
+            self._parts.reader.recall(published)
+        return published is None
+
     def _act(
         self,
         decision: Decision,
-        observation: Observation,
+        observed: Observed,
         inventory: NodeInventory | None,
         node: OwnNode,
-    ) -> None:
+    ) -> Decision:
+        """Serve kubelet, or not; returns the decision with what hinders it."""
+        plugins = self._parts.plugins
         if decision.register and inventory is not None:
-            self._prepare(inventory, node)
-            self._parts.plugins.serve(inventory)
-        elif observation.foreign:
-            self._parts.plugins.stand_aside()
+            # The runtime must know a device before kubelet can give it out.
+            handover = self._parts.preparation.prepare(inventory, self._parts.ways(node))
+            self._handover.set(handover)
+            offers = observed.offers
+            plugins.serve(withheld(offers) if handover.broken else offers)
+            return with_handover(decision, trouble=handover.trouble, broken=handover.broken)
+        if observed.observation.foreign:
+            plugins.stand_aside()
         else:
-            self._parts.plugins.withdraw()
-
-    def _prepare(self, inventory: NodeInventory, node: OwnNode) -> None:
-        """Describe the devices to the runtime before kubelet can give them out."""
-        device_list = self._parts.device_list(node)
-        if device_list is DeviceList.CDI:
-            try:
-                if self._parts.cdi.write(inventory.gpus):
-                    log.info("CDI spec written", path=str(self._parts.cdi.path))
-            except OSError as error:
-                self._complain("CDI spec cannot be written, using the variable", str(error))
-            else:
-                self._complain("", "")
-        self._handover.set(Handover(device_list=device_list, cdi_names=self._parts.cdi.names))
+            plugins.withdraw()
+        return decision
 
     def _wait_for_kubelet(self, decision: Decision) -> bool:
         """Tell whether to leave the Node as it is: registration usually takes under a second.
@@ -203,11 +209,6 @@ class Agent:
                 messages.insert(0, event)
         for message in messages:
             self._tell(node, message)
-
-    def _complain(self, message: str, error: str) -> None:
-        if error and error != self._complaint:
-            log.warning(message, **{ERROR: error})
-        self._complaint = error
 
     def _tell(self, node: OwnNode, message: Message) -> None:
         self._parts.events.event(

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
+from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE, PRODUCT_LABEL_PREFIX
 from gpus.model import Gpu, NodeInventory
 
 PREFIX = "nvidia.com/"
@@ -21,6 +21,8 @@ TIMESTAMP = PREFIX + "gfd.timestamp"
 #: What a label value may hold; GPU feature discovery does not cut or trim, so a long or oddly
 #: ending product name makes the API server refuse all its labels.
 _MAX_VALUE = 63
+#: The same for the part of a label's name behind the slash, of which `product.` takes some.
+_MAX_MODEL = _MAX_VALUE - len("product.")
 _MIB = 1 << 20
 
 #: Compute capability to family, as internal/lm/resource.go getArchFamily.
@@ -28,6 +30,10 @@ _FAMILIES: Mapping[int, str] = {
     1: "tesla", 2: "fermi", 3: "kepler", 5: "maxwell", 6: "pascal", 9: "hopper",
     10: "blackwell", 12: "blackwell", 13: "rubin",
 }  # fmt: skip
+
+
+#: VGA controllers drive screens, 3D controllers do not.
+_MODES: Mapping[int | None, str] = {0x030000: "graphics", 0x030200: "compute"}
 
 
 def node_labels(inventory: NodeInventory) -> dict[str, str]:
@@ -42,6 +48,10 @@ def node_labels(inventory: NodeInventory) -> dict[str, str]:
         "gpu.count": str(len(inventory.gpus)),
         "gpu.replicas": "1",
         "gpu.sharing-strategy": "none",
+        "gpu.machine": sanitise(inventory.machine or "") or "unknown",
+        "gpu.mode": _mode(inventory.gpus),
+        "mig.capable": _mig_capable(inventory.gpus),
+        "mps.capable": "false",
         **_driver(inventory.driver),
         **_cuda(inventory.cuda),
         **_model(_typical(inventory.gpus)),
@@ -50,15 +60,24 @@ def node_labels(inventory: NodeInventory) -> dict[str, str]:
     return {PREFIX + name: value for name, value in labels.items() if value}
 
 
-def own_labels(*, gpus: bool) -> dict[str, str]:
-    """Return our own label, which the webhook's node selector asks for."""
-    return {GPU_LABEL: GPU_LABEL_VALUE} if gpus else {}
+def own_labels(inventory: NodeInventory | None) -> dict[str, str]:
+    """Return our own labels of a node with GPUs, readable or not.
+
+    One is what the webhook's node selector asks for; the others count the GPUs of each model, which
+    the labels of GPU feature discovery cannot tell of mixed nodes.
+    """
+    gpus = inventory.gpus if inventory is not None else ()
+    names = (sanitise(gpu.product or "", most=_MAX_MODEL) for gpu in gpus)
+    counts = Counter(name for name in names if name)
+    return {GPU_LABEL: GPU_LABEL_VALUE} | {
+        PRODUCT_LABEL_PREFIX + name: str(count) for name, count in counts.items()
+    }
 
 
 def is_feature_label(name: str) -> bool:
     """Tell whether GPU feature discovery, or we in its place, may have written this label."""
     return name.startswith(
-        (PREFIX + "gpu.", PREFIX + "cuda.", PREFIX + "mig.", PREFIX + "mig-")
+        tuple(PREFIX + family for family in ("gpu.", "cuda.", "mig.", "mig-", "mps."))
     ) and not name.startswith(_OPERATOR)
 
 
@@ -66,10 +85,10 @@ def is_feature_label(name: str) -> bool:
 _OPERATOR = (PREFIX + "gpu.deploy.", PREFIX + "gpu.present", PREFIX + "mig.config")
 
 
-def sanitise(text: str) -> str:
+def sanitise(text: str, *, most: int = _MAX_VALUE) -> str:
     """Make a label value of a model name: forbidden characters dropped, words joined by "-"."""
     words = re.sub(r"[^A-Za-z0-9\-_. ]", "", text, flags=re.ASCII).split()
-    return "-".join(words)[:_MAX_VALUE].strip("-_.")
+    return "-".join(words)[:most].strip("-_.")
 
 
 def _typical(gpus: Iterable[Gpu]) -> Gpu:
@@ -96,6 +115,17 @@ def _family(major: int, minor: int) -> str:
     if major == 8:
         return "ampere" if minor < 9 else "ada-lovelace"
     return _FAMILIES.get(major, "undefined")
+
+
+def _mode(gpus: Iterable[Gpu]) -> str:
+    """What the cards are for, by their PCI class; GPU feature discovery has one word a node too."""
+    classes = {gpu.pci_class for gpu in gpus}
+    return _MODES.get(classes.pop(), "unknown") if len(classes) == 1 else "unknown"
+
+
+def _mig_capable(gpus: Iterable[Gpu]) -> str:
+    known = [gpu.mig_capable for gpu in gpus if gpu.mig_capable is not None]
+    return str(any(known)).lower() if known else ""
 
 
 def _driver(version: str | None) -> dict[str, str]:

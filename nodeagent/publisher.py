@@ -22,6 +22,7 @@ from gpus.annotations import (
     PATH,
     PATH_CONDITION,
     PATH_REASON,
+    PRODUCT_LABEL_PREFIX,
     SUMMARY,
 )
 from kube import timestamps
@@ -164,6 +165,7 @@ def _ours(values: Mapping[str, str] | None, node: OwnNode, *, labels: bool) -> d
         name: value
         for name, value in values.items()
         if name == GPU_LABEL
+        or name.startswith(PRODUCT_LABEL_PREFIX)
         or (is_feature_label(name) and label_owners(node, name) == {FIELD_MANAGER})
     }
 

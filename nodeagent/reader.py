@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
-from gpus.model import Health, NodeInventory
+from gpus.model import NodeInventory
 from nodeagent.inventory.source import InventoryError, InventorySource
 from service.logs import ERROR
 
@@ -17,10 +17,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What is known of the GPUs now.
-
-    Without an answer, the GPUs that were seen before are still listed, but none as healthy.
-    """
+    """What is known of the GPUs now, and what is wrong with their best source."""
 
     inventory: NodeInventory | None = None
     error: str = "the GPUs have not been read yet"
@@ -41,7 +38,7 @@ class InventoryReader:
         self._on_change = on_change
         self._wanted = threading.Event()
         self._reading = Reading()
-        #: Set after the first read, whatever came out.
+        #: Set after the first read, whatever came out; after `recall` not before the next one.
         self.tried = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -55,6 +52,12 @@ class InventoryReader:
         """Read at once, as when a GPU reported an error."""
         self._wanted.set()
 
+    def recall(self, published: NodeInventory) -> None:
+        """Tell the source what an agent before this one published."""
+        self._source.recall(published)
+        self.tried.clear()
+        self.wake()
+
     def latest(self) -> Reading:
         """Return what is known now."""
         return self._reading
@@ -62,24 +65,13 @@ class InventoryReader:
     def _read(self) -> None:
         before = self._reading
         try:
-            reading = Reading(inventory=self._source.read(), error="")
+            inventory = self._source.read()
+            reading = Reading(inventory=inventory, error=inventory.trouble)
         except InventoryError as error:
-            reading = Reading(inventory=_lost(before.inventory, error.detail), error=str(error))
+            reading = Reading(error=str(error))
         self._reading = reading
         self.tried.set()
         if reading.error and reading.error != before.error:
             log.warning("GPUs cannot be read", **{ERROR: reading.error})
         if reading != before:
             self._on_change()
-
-
-def _lost(inventory: NodeInventory | None, reason: str) -> NodeInventory | None:
-    if inventory is None:
-        return None
-    gpus = tuple(
-        gpu
-        if gpu.health is not Health.HEALTHY
-        else replace(gpu, health=Health.LOST, health_reason=reason)
-        for gpu in inventory.gpus
-    )
-    return replace(inventory, gpus=gpus)

@@ -17,6 +17,7 @@ from gpus.annotations import (
 )
 from gpus.model import DeviceId, Gpu, Health, NodeInventory, Path, PodUid
 from kube.events import EventType
+from nodeagent.inventory.standing import cause_of
 from nodeagent.labels import node_labels, own_labels
 from nodeagent.path import Cause, Decision
 from nodeagent.publisher import Condition, Wanted
@@ -46,7 +47,7 @@ def wanted(
     `in_use` is what kubelet gave to pods, `held` what pods hold on either path.
     """
     if decision.cause is Cause.NO_GPU and (inventory is None or not inventory.gpus):
-        return Wanted(annotations={SUMMARY: _cut(decision.reason)})
+        return Wanted(annotations={SUMMARY: _cut("; ".join([decision.reason, *_why(inventory)]))})
     known = inventory is not None and bool(inventory.gpus)
     annotations = {
         PATH: str(decision.path),
@@ -59,12 +60,12 @@ def wanted(
         annotations[INVENTORY] = encode_inventory(inventory)
     return Wanted(
         annotations=annotations,
-        labels=own_labels(gpus=True),
+        labels=own_labels(inventory),
         features=node_labels(inventory) if inventory is not None else {},
         condition=Condition(
-            status=decision.path in (Path.PLUGIN, Path.ANNOTATION),
+            status=_is_served(decision) and not _all_unhealthy(decision, inventory),
             reason=str(decision.cause),
-            message=_cut(decision.reason),
+            message=_cut("; ".join([decision.reason, *_unhealthy(inventory)])),
         ),
     )
 
@@ -89,6 +90,8 @@ def summary(
         parts.append(f"{free} free")
     states = Counter(str(gpu.health) for gpu in gpus if gpu.health is not Health.HEALTHY)
     parts += [f"{count} {state}" for state, count in sorted(states.items())]
+    if inventory is not None and inventory.withheld:
+        parts.append(f"{len(inventory.withheld)} withheld")
     if inventory is not None and inventory.driver:
         parts.append(f"driver {inventory.driver}")
     parts.append(f"path {decision.path}")
@@ -99,31 +102,75 @@ def path_event(decision: Decision, *, before: str | None) -> Message | None:
     """Return the Event for a change of path; `before` is the cause that the Node shows now."""
     if before == decision.cause or decision.cause is Cause.REGISTERING:
         return None
-    served = decision.path in (Path.PLUGIN, Path.ANNOTATION)
     return Message(
-        type="Normal" if served else "Warning",
+        type="Normal" if _is_served(decision) else "Warning",
         reason="GPUPathChanged",
         message=f"GPUs are on path {decision.path}: {decision.reason}",
     )
 
 
+def _is_served(decision: Decision) -> bool:
+    """Tell whether pods get GPUs here, be it without us."""
+    return decision.path in (Path.PLUGIN, Path.ANNOTATION) or decision.cause is Cause.DRA
+
+
 def health_events(before: NodeInventory | None, after: NodeInventory | None) -> Iterator[Message]:
-    """Yield an Event for each GPU whose health changed, or that is new and unhealthy."""
+    """Yield an Event for each GPU whose health changed, that is new and unhealthy, or is gone.
+
+    They hold no time and no count, so that what happens again is counted and not repeated.
+    """
     was = {gpu.uuid: gpu.health for gpu in before.gpus} if before is not None else {}
     for gpu in after.gpus if after is not None else ():
         if gpu.health is was.get(gpu.uuid, Health.HEALTHY):
             continue
         yield _health_event(gpu)
+    if before is not None and after is not None:
+        yield from _gone_events(before, after)
+
+
+def _gone_events(before: NodeInventory, after: NodeInventory) -> Iterator[Message]:
+    there = {gpu.uuid for gpu in after.gpus}
+    withheld = {each.uuid: each.reason for each in after.withheld}
+    for gpu in before.gpus:
+        if gpu.uuid not in there:
+            reason = withheld.get(gpu.uuid, "it is no longer in this node")
+            yield Message(
+                type="Warning", reason="GPUGone", message=_cut(f"{_name(gpu)} is gone: {reason}")
+            )
+
+
+def _all_unhealthy(decision: Decision, inventory: NodeInventory | None) -> bool:
+    """Tell whether we give out the GPUs and none can be given out."""
+    if decision.cause not in (Cause.OWN_PLUGIN, Cause.ANNOTATIONS) or inventory is None:
+        return False
+    return not any(gpu.health is Health.HEALTHY for gpu in inventory.gpus)
+
+
+def _unhealthy(inventory: NodeInventory | None) -> Iterator[str]:
+    for gpu in inventory.gpus if inventory is not None else ():
+        if gpu.health is not Health.HEALTHY:
+            yield f"{_name(gpu)} is {gpu.health}: {cause_of(gpu.health_reason)}"
+
+
+def _why(inventory: NodeInventory | None) -> Iterator[str]:
+    """Yield what keeps the GPUs that are there from being given out."""
+    for each in inventory.withheld if inventory is not None else ():
+        name = each.uuid or each.bdf
+        yield f"GPU {name}: {each.reason}" if name else each.reason
+
+
+def _name(gpu: Gpu) -> str:
+    return f"GPU {gpu.index} ({gpu.uuid})"
 
 
 def _health_event(gpu: Gpu) -> Message:
-    name = f"GPU {gpu.index} ({gpu.uuid})"
+    name = _name(gpu)
     if gpu.health is Health.HEALTHY:
         return Message(type="Normal", reason="GPUHealthy", message=f"{name} is healthy again")
     return Message(
         type="Warning",
         reason="GPUUnhealthy",
-        message=_cut(f"{name} is {gpu.health}: {gpu.health_reason}"),
+        message=_cut(f"{name} is {gpu.health}: {cause_of(gpu.health_reason)}"),
     )
 
 

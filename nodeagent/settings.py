@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
 from nodeagent.deviceplugin.allocation import DeviceList
+from nodeagent.deviceplugin.configfile import PluginConfig, load_config
+from nodeagent.deviceplugin.devices import MigStrategy
 from nodeagent.deviceplugin.driver_files import Roots
+from nodeagent.inventory.choice import Choice
+from nodeagent.inventory.keeper import Rules
+from nodeagent.inventory.standing import HoldDown
+from nodeagent.inventory.xids import health_policy
 from service import command
 
 
@@ -27,6 +33,14 @@ class Settings:
     cdi_dir: str
     plugin: str
     device_list: str
+    mig_strategy: str | None
+    config_file: str | None
+    gpus: str
+    exclude_gpus: str
+    disable_health_checks: str
+    enable_health_checks: str
+    max_temperature: int | None
+    hold_down: float
     registration_patience: float
     interval: float
     side_host: str
@@ -42,6 +56,7 @@ class Settings:
         for option in ("driver_root", "host_root", "kubelet_dir", "device_plugin_dir", "cdi_dir"):
             if not Path(getattr(self, option)).is_absolute():
                 raise ValueError(f"--{option.replace('_', '-')} must be an absolute path")
+        self.rules()
 
     def roots(self) -> Roots:
         """Return where the driver's files and device nodes are seen, and the host."""
@@ -51,13 +66,47 @@ class Settings:
             host=Path(self.host_root),
         )
 
+    def plugin_config(self) -> PluginConfig:
+        """Return what --config-file says, with the command line before it; raises `ValueError`."""
+        config = PluginConfig()
+        if self.config_file is not None:
+            config = load_config(Path(self.config_file))
+            self._check_roots(config)
+        if self.mig_strategy is not None:
+            offering = replace(config.offering, mig=MigStrategy(self.mig_strategy))
+            config = replace(config, offering=offering)
+        if self.device_list != "auto":
+            config = replace(config, device_list=DeviceList(self.device_list))
+        return config
+
+    def _check_roots(self, config: PluginConfig) -> None:
+        """The file names folders of the host, the options folders as the agent sees them."""
+        roots = self.roots()
+        for setting, said, option, seen in (
+            ("nvidiaDriverRoot", config.driver_root, "--driver-root", roots.driver),
+            ("nvidiaDevRoot", config.dev_root, "--dev-root", roots.dev),
+        ):
+            if said is not None and Path(said) != Path(roots.on_host(seen)):
+                raise ValueError(
+                    f"--config-file: flags.{setting} is {said}, but {option} makes it "
+                    f"{roots.on_host(seen)}: set {option}={roots.host / said.lstrip('/')}"
+                )
+
+    def rules(self) -> Rules:
+        """Return what is decided about GPUs; raises `ValueError`."""
+        return Rules(
+            choice=Choice(only=self.gpus, exclude=self.exclude_gpus),
+            health=health_policy(
+                self.disable_health_checks,
+                self.enable_health_checks,
+                max_temperature=self.max_temperature,
+            ),
+            hold_down=HoldDown(base=self.hold_down),
+        )
+
     def plugin_allowed(self) -> bool:
         """Tell whether our own device plugin may serve."""
         return self.plugin != "never"
-
-    def fixed_device_list(self) -> DeviceList | None:
-        """Return how devices are handed over, None where the node's runtime decides."""
-        return None if self.device_list == "auto" else DeviceList(self.device_list)
 
 
 OPTIONS: tuple[command.Option, ...] = (
@@ -93,6 +142,53 @@ OPTIONS: tuple[command.Option, ...] = (
         default="auto",
         type=click.Choice(("auto", "cdi", "env")),
         help="Hand devices over as CDI names or as NVIDIA_VISIBLE_DEVICES; auto asks the runtime.",
+    ),
+    click.option(
+        "--mig-strategy",
+        default=None,
+        type=click.Choice([str(each) for each in MigStrategy]),
+        help="As of NVIDIA's device plugin; absent: what the configuration file says, else mixed.",
+    ),
+    click.option(
+        "--config-file",
+        default=None,
+        help="NVIDIA's configuration file of its device plugin (version: v1), as it is.",
+    ),
+    click.option(
+        "--gpus",
+        default="",
+        help="The only GPUs to give out: UUIDs, PCI addresses, indices or `display`, with commas.",
+    ),
+    click.option(
+        "--exclude-gpus",
+        default="",
+        help="GPUs never to give out, named in the same way; `display`: all that drive a screen.",
+    ),
+    click.option(
+        "--disable-health-checks",
+        default="",
+        envvar="DP_DISABLE_HEALTHCHECKS",
+        show_envvar=True,
+        help="Xids that are no fault of a GPU, besides those of programs; `xids`, or `all` checks.",
+    ),
+    click.option(
+        "--enable-health-checks",
+        default="",
+        envvar="DP_ENABLE_HEALTHCHECKS",
+        show_envvar=True,
+        help="Xids that are a fault of a GPU whatever else is said; `all`.",
+    ),
+    click.option(
+        "--max-temperature",
+        default=None,
+        type=click.IntRange(min=1),
+        help="Degrees Celsius from which on a GPU is given to no new pod; absent: any.",
+    ),
+    click.option(
+        "--hold-down",
+        default=60.0,
+        type=click.FloatRange(min=0.0),
+        help="Seconds that a GPU which failed must show no failure before it is given out again.",
     ),
     click.option(
         "--registration-patience",

@@ -19,8 +19,10 @@ from nodeagent.inventory.binding import (
     value,
 )
 from nodeagent.inventory.health import hardware_health
-from nodeagent.inventory.mig import mig_enabled, mig_instances
+from nodeagent.inventory.mig import mig_instances, mig_modes
+from nodeagent.inventory.standing import Verdict
 from nodeagent.inventory.topology import bdf_of
+from nodeagent.inventory.xids import HealthPolicy
 
 _UUID = re.compile(r"GPU-[A-Za-z0-9-]{1,90}")
 _NUMA_WORDS = 16
@@ -50,10 +52,24 @@ class UnusableGpuError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A GPU as it answered, without links; `complete` if nothing went wrong on the way."""
+    """A GPU as it answered, without links.
+
+    `sound` unless a question failed that no GPU fails to answer; `settled` if all questions were
+    answered, so that what does not change need not be asked again.
+    """
 
     gpu: Gpu
-    complete: bool
+    sound: bool
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which GPU to read. `known` is what it answered before, since NVML came up."""
+
+    uuid: DeviceId
+    index: int
+    known: Gpu | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +81,7 @@ class _Probe:
 
     handle: Handle
     failure: NvmlError | None = None
+    failed: bool = False
 
     def ask(self, function: str, *arguments: object, essential: bool = False) -> Any:
         """An answer, or None; only essential questions may not fail."""
@@ -77,6 +94,7 @@ class _Probe:
         except NvmlError as error:
             if error.lost:
                 raise
+            self.failed = True
             if essential or error.code == RESET_REQUIRED:
                 self.failure = self.failure or error
             return None
@@ -90,7 +108,7 @@ def uuid_of(handle: Handle) -> DeviceId:
     return DeviceId(uuid)
 
 
-def read_gpu(handle: Handle, *, uuid: DeviceId, index: int, driver_root: Path) -> Reading:
+def read_gpu(handle: Handle, wanted: Wanted, *, driver_root: Path, policy: HealthPolicy) -> Reading:
     """Read all about the GPU; raises `NvmlError` if it is lost.
 
     A GPU that fails to tell what no GPU fails to tell is faulty.
@@ -98,30 +116,53 @@ def read_gpu(handle: Handle, *, uuid: DeviceId, index: int, driver_root: Path) -
     probe = _Probe(handle)
     memory = probe.ask("nvmlDeviceGetMemoryInfo", essential=True)
     memory_bytes = int(memory.total) if memory and memory.total else None
-    pci = probe.ask("nvmlDeviceGetPciInfo", essential=True)
-    bdf = bdf_of(pci) if pci is not None else None
-    name = probe.ask("nvmlDeviceGetName", essential=True)
-    split = probe.attempt(lambda: mig_enabled(handle), essential=False) or False
-    gpu = Gpu(
-        uuid=uuid,
-        index=index,
-        minor=probe.ask("nvmlDeviceGetMinorNumber"),
-        bdf=bdf,
-        product=name if name and name.isprintable() else None,
+    gpu = wanted.known or _unchanging(probe, wanted, driver_root)
+    modes = probe.attempt(lambda: mig_modes(handle), essential=False)
+    split = modes is not None and modes[0]
+    gpu = replace(
+        gpu,
+        index=wanted.index,
         memory_bytes=memory_bytes,
-        compute_capability=probe.ask("nvmlDeviceGetCudaComputeCapability"),
-        architecture=_ARCHITECTURES.get(probe.ask("nvmlDeviceGetArchitecture")),
-        numa_node=_numa_node(probe, bdf, driver_root),
+        display=_display(probe),
+        mig_capable=None if probe.failed and modes is None else modes is not None,
         mig_enabled=split,
         mig=_mig(probe, memory_bytes) if split else (),
     )
-    found = probe.attempt(lambda: hardware_health(handle), essential=False)
-    health, reason = found or (Health.HEALTHY, "")
+    found = probe.attempt(lambda: hardware_health(handle, policy), essential=False) or Verdict()
+    health, reason = found.health, found.reason
     if probe.failure is not None:
         health, reason = Health.FAULTY, str(probe.failure)
     return Reading(
-        gpu=replace(gpu, health=health, health_reason=reason), complete=probe.failure is None
+        gpu=replace(gpu, health=health, health_reason=reason),
+        sound=probe.failure is None,
+        settled=not probe.failed,
     )
+
+
+def _unchanging(probe: _Probe, wanted: Wanted, driver_root: Path) -> Gpu:
+    """What stays the same as long as NVML is up."""
+    pci = probe.ask("nvmlDeviceGetPciInfo", essential=True)
+    bdf = bdf_of(pci) if pci is not None else None
+    name = probe.ask("nvmlDeviceGetName", essential=True)
+    return Gpu(
+        uuid=wanted.uuid,
+        index=wanted.index,
+        minor=probe.ask("nvmlDeviceGetMinorNumber"),
+        bdf=bdf,
+        product=name if name and name.isprintable() else None,
+        compute_capability=probe.ask("nvmlDeviceGetCudaComputeCapability"),
+        architecture=_ARCHITECTURES.get(probe.ask("nvmlDeviceGetArchitecture")),
+        numa_node=_numa_node(probe, bdf, driver_root),
+    )
+
+
+def _display(probe: _Probe) -> bool | None:
+    """Whether a screen is driven now, or at least connected."""
+    answers = [
+        probe.ask(question)
+        for question in ("nvmlDeviceGetDisplayActive", "nvmlDeviceGetDisplayMode")
+    ]
+    return any(answers) if answers != [None, None] else None
 
 
 def _mig(probe: _Probe, memory_bytes: int | None) -> tuple[MigInstance, ...]:

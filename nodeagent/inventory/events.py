@@ -1,7 +1,6 @@
 """Waits for Xid events, which the driver reports when a GPU or a program on it fails.
 
-What follows from an event is the caller's business; only which Xids are programs' own faults is
-known here.
+What follows from an event is the caller's business.
 """
 
 from __future__ import annotations
@@ -25,11 +24,10 @@ from nodeagent.inventory.binding import (
 from nodeagent.inventory.device import UnusableGpuError, uuid_of
 from nodeagent.inventory.session import Session, SessionDownError
 
-#: Faults of programs, not of GPUs: NVIDIA's device plugin ignores these by default.
-IGNORED_XIDS = frozenset({13, 31, 43, 45, 68, 109})
-
-_WAIT_MS = 1000
-#: Seconds before waiting is tried again after NVML refused it.
+#: How long NVML may have to wait for the watcher before it is restarted.
+_WAIT_MS = 500
+#: Seconds before waiting is tried again after NVML refused it: a lost GPU ends every wait at once
+#: until it is left out.
 _PAUSE = 1.0
 
 log = structlog.get_logger()
@@ -44,7 +42,7 @@ class XidEvent:
 
 
 class XidWatcher:
-    """Calls back for every Xid that is not ignored, as long as NVML is up.
+    """Calls back for every Xid, and when a GPU is lost, as long as NVML is up.
 
     Events that happen while NVML restarts are not seen; NVML keeps none.
     """
@@ -54,11 +52,11 @@ class XidWatcher:
         session: Session,
         on_xid: Callable[[XidEvent], None],
         *,
-        ignored: frozenset[int] = IGNORED_XIDS,
+        on_lost: Callable[[], None],
     ) -> None:
         self._session = session
         self._on_xid = on_xid
-        self._ignored = ignored
+        self._on_lost = on_lost
         self._refused = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -68,11 +66,12 @@ class XidWatcher:
                 with self._session.use():
                     self._watch(stop)
             except SessionDownError:
-                pass
+                self._session.wait_until_up(_PAUSE)
             except NvmlError as error:
+                if error.lost:
+                    self._on_lost()
                 self._note_refusal(str(error))
-            # Also after a GPU was lost, which ends every wait at once until it is left out.
-            stop.wait(_PAUSE)
+                stop.wait(_PAUSE)
 
     def _note_refusal(self, text: str) -> None:
         # Some platforms have no events at all: once is enough.
@@ -94,8 +93,8 @@ class XidWatcher:
     def _tell(self, data: Any, uuids: dict[int | None, DeviceId]) -> None:
         xid = int(data.eventData)
         uuid = uuids.get(address(data.device))
-        if data.eventType != XID_EVENT or xid in self._ignored:
-            log.debug("an event was ignored", xid=xid, gpu=uuid)
+        if data.eventType != XID_EVENT:
+            log.debug("an event was ignored", type=data.eventType, gpu=uuid)
             return
         log.warning("a GPU reported an Xid", xid=xid, gpu=uuid)
         self._on_xid(XidEvent(xid=xid, uuid=uuid))

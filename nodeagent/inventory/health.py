@@ -1,12 +1,14 @@
 """Whether a GPU may be given to a new pod, by what NVML tells of its hardware.
 
-Pure but for the questions to NVML. Cards without a signal are judged by the others.
+Pure but for the questions to NVML. Cards without a signal are judged by the others. Reasons hold no
+number that changes by itself: each change of a reason is a write.
 """
 
 from __future__ import annotations
 
 from gpus.model import Health
 from nodeagent.inventory.binding import (
+    GPU_TEMPERATURE,
     RECOVERY_ACTION_FIELD,
     UNCORRECTED,
     VOLATILE,
@@ -14,6 +16,8 @@ from nodeagent.inventory.binding import (
     field_value,
     value,
 )
+from nodeagent.inventory.standing import Verdict
+from nodeagent.inventory.xids import HealthPolicy
 
 #: NVML_GPU_RECOVERY_ACTION_*; 0 is none.
 _RECOVERY_ACTIONS = {
@@ -26,43 +30,40 @@ _RECOVERY_ACTIONS = {
     7: "reboot the system",
 }
 
-#: NVIDIA's Xid catalog (docs.nvidia.com/deploy/xid-errors), for the reason that people read.
-_XIDS = {
-    48: "double bit ECC error",
-    61: "internal micro-controller breakpoint",
-    62: "internal micro-controller halt",
-    63: "row remapping or page retirement recorded",
-    64: "row remapping or page retirement failed",
-    74: "NVLink error",
-    79: "the GPU has fallen off the bus",
-    92: "high rate of single bit ECC errors",
-    94: "contained memory error",
-    95: "uncontained memory error",
-    119: "GSP timeout",
-    120: "GSP error",
-    140: "unrecovered ECC error",
-    149: "NVLink error",
-    154: "the needed recovery action changed",
-}
+ECC_REASON = "uncorrected ECC errors: reset the GPU"
+ROWS_REASON = "row remapping failed: the card's memory is worn out, replace it"
 
 
-def hardware_health(handle: Handle) -> tuple[Health, str]:
-    """Health by the counters that tell of broken hardware, and the reason; raises `NvmlError`."""
+def hardware_health(handle: Handle, policy: HealthPolicy) -> Verdict:
+    """Health by the counters that tell of broken hardware; raises `NvmlError`."""
+    counted = _counters(handle) if policy.counters else None
+    if counted is not None:
+        return Verdict(health=Health.FAULTY, reason=counted)
+    if policy.max_temperature is not None:
+        degrees = value("nvmlDeviceGetTemperature", handle, GPU_TEMPERATURE)
+        if degrees is not None and degrees >= policy.max_temperature:
+            return Verdict(health=Health.FAULTY, reason=heat_reason(policy.max_temperature))
+    return Verdict()
+
+
+def recovery_reason(action: str) -> str:
+    """The reason of a driver that asks for something to be done."""
+    return f"the driver asks to {action}"
+
+
+def heat_reason(limit: int) -> str:
+    """The reason of a GPU that is too hot."""
+    return f"{limit} °C or hotter: see to its cooling"
+
+
+def _counters(handle: Handle) -> str | None:
     action = field_value(handle, RECOVERY_ACTION_FIELD)
     if action:
-        wanted = _RECOVERY_ACTIONS.get(action, f"recovery action {action}")
-        return Health.FAULTY, f"the driver asks to {wanted}"
+        return recovery_reason(_RECOVERY_ACTIONS.get(action, f"recovery action {action}"))
     rows = value("nvmlDeviceGetRemappedRows", handle)
     if rows and rows[3]:
-        return Health.FAULTY, "row remapping failed: the card's memory is worn out, replace it"
+        return ROWS_REASON
     # Volatile counters start again at zero when the GPU is reset.
-    errors = value("nvmlDeviceGetTotalEccErrors", handle, UNCORRECTED, VOLATILE)
-    if errors:
-        return Health.FAULTY, f"{errors} uncorrected ECC errors: reset the GPU"
-    return Health.HEALTHY, ""
-
-
-def xid_reason(xid: int) -> str:
-    """What an Xid means, for people."""
-    meaning = _XIDS.get(xid, "see NVIDIA's Xid catalog")
-    return f"Xid {xid}: {meaning}"
+    return (
+        ECC_REASON if value("nvmlDeviceGetTotalEccErrors", handle, UNCORRECTED, VOLATILE) else None
+    )

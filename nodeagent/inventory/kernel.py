@@ -5,6 +5,7 @@ Only files are read here; each function answers None or nothing where its file i
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -18,12 +19,27 @@ def driver_version(driver_root: Path) -> str | None:
     return match[1] if match else None
 
 
-def bound_gpus(driver_root: Path) -> frozenset[str]:
-    """PCI addresses of the GPUs that the NVIDIA kernel module drives."""
+def bound_gpus(driver_root: Path) -> dict[str, int]:
+    """PCI addresses of the GPUs that NVIDIA's kernel module drives, with the inodes of their
+    entries: one that was unbound and bound again has another.
+    """
     try:
-        return frozenset(path.name for path in (driver_root / "proc/driver/nvidia/gpus").iterdir())
+        with os.scandir(driver_root / "proc/driver/nvidia/gpus") as entries:
+            return {entry.name: entry.inode() for entry in entries}
     except OSError:
-        return frozenset()
+        return {}
+
+
+def machine_model(driver_root: Path) -> str | None:
+    """The machine's model by DMI, such as `PowerEdge R740`."""
+    text = _text(driver_root / "sys/class/dmi/id/product_name")
+    return text.strip() or None if text else None
+
+
+def boot_id() -> str | None:
+    """The kernel's random name for the time since it booted."""
+    text = _text(Path("/proc/sys/kernel/random/boot_id"))
+    return text.strip() or None if text else None
 
 
 def numa_node(driver_root: Path, bdf: str) -> int | None:

@@ -40,7 +40,7 @@ FOLDERS = (
 )
 
 #: The GPU Operator's driver container shows its own root here on the host.
-_NESTED_ROOTS = (".", "run/nvidia/driver")
+NESTED_ROOTS = (".", "run/nvidia/driver")
 
 _MOST_SYMLINKS = 40
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
@@ -61,7 +61,7 @@ def find_library(driver_root: Path) -> LibraryFile:
 
     Raises `InventoryError` with the folders that were searched.
     """
-    found = [file for root in _NESTED_ROOTS for file in _candidates(driver_root / root)]
+    found = [file for root in NESTED_ROOTS for file in _candidates(driver_root / root)]
     usable = [path for path in found if _is_for_this_machine(path)]
     if not usable:
         raise InventoryError(_not_found(driver_root, found), advice=_ADVICE, code=12)

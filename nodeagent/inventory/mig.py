@@ -16,10 +16,13 @@ _MIB = 1 << 20
 _GIB = 1 << 30
 
 
-def mig_enabled(handle: Handle) -> bool:
-    """Whether the GPU is in MIG mode now; raises `NvmlError`."""
+def mig_modes(handle: Handle) -> tuple[bool, bool] | None:
+    """Whether the GPU is in MIG mode now, and after a reset; None if it has none.
+
+    Raises `NvmlError`.
+    """
     modes = value("nvmlDeviceGetMigMode", handle)
-    return bool(modes) and modes[0] == 1
+    return (modes[0] == 1, modes[1] == 1) if modes else None
 
 
 def mig_instances(handle: Handle, *, gpu_memory: int | None) -> tuple[MigInstance, ...]:

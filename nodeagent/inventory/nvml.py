@@ -1,4 +1,4 @@
-"""The inventory by NVIDIA's own library.
+"""The GPUs by NVIDIA's own library.
 
 It is loaded from below the driver root by absolute path, so the container needs no NVIDIA runtime,
 and the driver may arrive, be replaced or leave while the agent runs.
@@ -6,152 +6,167 @@ and the driver may arrive, be replaced or leave while the agent runs.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
-from gpus.model import DeviceId, Gpu, Health, Link, NodeInventory, Source
-from nodeagent.inventory import kernel, memory
+from gpus.model import DeviceId, Gpu, Health, Link, Source, Withheld
+from nodeagent.inventory import kernel
 from nodeagent.inventory.advice import explain
+from nodeagent.inventory.attempts import (
+    Attempts,
+    HangingError,
+    Patience,
+    Progress,
+    no_answer,
+)
 from nodeagent.inventory.binding import NvmlError
-from nodeagent.inventory.enumeration import Enumeration, enumerate_gpus
-from nodeagent.inventory.events import XidEvent
-from nodeagent.inventory.health import xid_reason
-from nodeagent.inventory.session import Session
+from nodeagent.inventory.enumeration import Enumeration, Enumerator
+from nodeagent.inventory.session import Session, SessionDownError
+from nodeagent.inventory.source import InventoryError, Sighting, Survey
 from nodeagent.inventory.topology import read_links
+from nodeagent.inventory.xids import HealthPolicy
 
-#: Seconds before NVML is restarted to find a lost GPU again; twice as long at each attempt, up to
-#: so many times as long.
-REENUMERATE_AFTER = 60.0
-_MOST_PATIENCE = 16
+#: Seconds between restarts of NVML while a GPU is missing that may be back: it lists GPUs only when
+#: it starts.
+REENUMERATE_AFTER = 10.0
 
 log = structlog.get_logger()
 
 
 class NvmlSource:
-    """Reads the inventory through NVML, and keeps what was known of GPUs that went away.
-
-    `read` and `close` are for one thread at a time; `report` is for any.
-    """
+    """Looks at the GPUs through NVML; for one thread at a time."""
 
     def __init__(
         self,
         driver_root: Path,
         *,
+        policy: HealthPolicy,
+        patience: Patience,
         clock: Callable[[], float] = time.monotonic,
-        reenumerate_after: float = REENUMERATE_AFTER,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._driver_root = driver_root
         self._clock = clock
-        self._reenumerate_after = reenumerate_after
         #: For the thread that waits for events.
         self.session = Session(driver_root)
-        self._restarted_at = clock()
-        self._patience = 1
-        self._returned = False
-        self._bound: frozenset[str] = frozenset()
-        self._known: dict[DeviceId, Gpu] = {}
+        self._attempts: Attempts[Enumeration] = Attempts(patience, now=now)
+        self._settled: dict[DeviceId, Gpu] = {}
+        self._enumerator = Enumerator(driver_root=driver_root, policy=policy, settled=self._settled)
+        self._generation = 0
+        self._started_at = clock()
+        self._restart = False
+        self._bound: dict[str, int] = {}
         #: The GPU of each index, since NVML came up.
         self._listed: dict[int, DeviceId] = {}
-        self._unnamed: dict[int, str] = {}
+        #: PCI addresses of all GPUs that ever answered, and those that do not answer now.
+        self._seen: dict[DeviceId, str | None] = {}
+        self._missing: set[DeviceId] = set()
         self._links: dict[DeviceId, tuple[Link, ...]] = {}
         self._linked: list[tuple[DeviceId, bool]] | None = None
-        self._faults: dict[DeviceId, str] = {}
-        self._faults_lock = threading.Lock()
 
-    def read(self) -> NodeInventory:
-        """The machine as it is now; raises `InventoryError` if NVML does not work at all."""
-        self._refresh()
-        with self.session.use():
-            try:
-                found = enumerate_gpus(self._driver_root)
-            except NvmlError as error:
-                raise explain(error) from error
-            linked = self._with_links(found)
-        present = memory.with_remembered(linked, known=self._known, incomplete=found.incomplete)
-        # NVML lists it as before, but events of it were lost with it.
-        self._returned = any(uuid in present for uuid in memory.lost(self._known.values()))
-        self._known = memory.with_missing(
-            present, known=self._known, failures=self._failures(found)
-        )
-        with self._faults_lock:
-            for uuid in memory.lost(self._known.values()):
-                self._faults.pop(uuid, None)
-            gpus = memory.with_faults(self._known, self._faults)
-        return NodeInventory(
-            source=Source.NVML,
-            driver=found.driver,
-            cuda=found.cuda,
-            gpus=tuple(sorted(gpus.values(), key=lambda gpu: gpu.index)),
-        )
-
-    def report(self, event: XidEvent) -> None:
-        """Count a GPU as faulty from the next `read` on, until it was lost and came back, or the
-        driver was replaced, or the agent restarted.
-
-        An event that NVML could not attribute is counted against all GPUs, as NVIDIA's device
-        plugin does.
-        """
-        with self._faults_lock:
-            for uuid in [event.uuid] if event.uuid else list(self._known):
-                self._faults[uuid] = xid_reason(event.xid)
+    def survey(self) -> Survey:
+        """All GPUs that NVML lists; raises `InventoryError` if it does not work at all."""
+        try:
+            found, hanging = self._attempts.run(self._attempt)
+        except HangingError as error:
+            raise InventoryError(
+                str(error),
+                advice="see `dmesg` on the node for NVRM lines; a hanging driver needs a reboot",
+            ) from error
+        except NvmlError as error:
+            # The driver may have been unloaded under the library, which then never recovers.
+            self._restart = True
+            raise explain(error) from error
+        except SessionDownError as error:
+            raise InventoryError("NVML is not up", advice="wait for its next start") from error
+        return self._told(found, hanging)
 
     def close(self) -> None:
         """Take NVML down."""
         self.session.close()
 
+    def _attempt(self, progress: Progress, skip: Collection[int]) -> Enumeration:
+        """Look once, in a thread that may never come back."""
+        if not skip:
+            self._refresh()
+        with self.session.use():
+            progress.note(None)
+            found = self._enumerator.enumerate(progress, skip=skip)
+            self._relink(found, progress)
+            progress.note(None)
+        return found
+
     def _refresh(self) -> None:
-        """Restart NVML where that can change what it tells.
-
-        The kernel drives other GPUs than before; a GPU is lost and may be back; or one came back
-        by itself, and its events would not be heard.
-        """
+        """Restart NVML where that can change what it tells."""
         bound = kernel.bound_gpus(self._driver_root)
-        overdue = self._lost_gpu_is_overdue()
-        generation, library = self.session.generation, self.session.library
-        self.session.refresh(restart=bound != self._bound or self._returned or overdue)
-        self._bound = bound
-        if self.session.generation == generation:
-            return
-        self._restarted_at = self._clock()
-        self._listed, self._unnamed, self._linked = {}, {}, None
-        if self.session.library != library:
-            with self._faults_lock:
-                self._faults.clear()
+        restart = self._restart or bound != self._bound or self._overdue(bound)
+        self.session.refresh(restart=restart)
+        if self.session.generation != self._generation:
+            self._bound = bound
+            self._generation = self.session.generation
+            self._restart = False
+            self._started_at = self._clock()
+            self._linked = None
+            self._listed.clear()
+            self._settled.clear()
 
-    def _lost_gpu_is_overdue(self) -> bool:
-        if not any(memory.lost(self._known.values())):
-            self._patience = 1
+    def _overdue(self, bound: Collection[str]) -> bool:
+        """Whether a GPU is missing that may be back, for all that the kernel knows."""
+        if self._clock() - self._started_at < REENUMERATE_AFTER:
             return False
-        waited = self._clock() - self._restarted_at
-        if waited < self._reenumerate_after * self._patience:
-            return False
-        self._patience = min(self._patience * 2, _MOST_PATIENCE)
-        return True
+        return any(not bound or self._seen.get(uuid) in (None, *bound) for uuid in self._missing)
 
-    def _with_links(self, found: Enumeration) -> dict[DeviceId, Gpu]:
+    def _relink(self, found: Enumeration, progress: Progress) -> None:
         # Links change with the set of GPUs and with MIG only, and asking for them takes hundreds
         # of calls.
         linked = [(gpu.uuid, gpu.mig_enabled) for gpu in found.gpus.values()]
         if linked != self._linked:
-            self._links = read_links(found.located)
+            self._links = read_links(found.located, note=progress.note)
             self._linked = linked
-        return {
-            uuid: replace(gpu, links=self._links.get(uuid, ())) for uuid, gpu in found.gpus.items()
-        }
 
-    def _failures(self, found: Enumeration) -> dict[DeviceId, tuple[Health, str]]:
+    def _told(self, found: Enumeration, hanging: Mapping[int, datetime]) -> Survey:
         self._listed.update({gpu.index: gpu.uuid for gpu in found.gpus.values()})
-        failures = {}
+        failed, withheld = self._failures(found, hanging)
+        present = [
+            Sighting(
+                gpu=replace(gpu, links=self._links.get(uuid, ())),
+                complete=uuid not in found.incomplete,
+            )
+            for uuid, gpu in found.gpus.items()
+        ]
+        # One that answers again was lost to the events too: they must be asked for anew.
+        self._restart = not self._missing.isdisjoint(found.gpus)
+        self._seen.update({uuid: gpu.bdf for uuid, gpu in found.gpus.items()})
+        self._missing = self._seen.keys() - found.gpus.keys()
+        return Survey(
+            source=Source.NVML,
+            driver=found.driver,
+            cuda=found.cuda,
+            sightings=(*present, *failed),
+            withheld=tuple(withheld),
+        )
+
+    def _failures(
+        self, found: Enumeration, hanging: Mapping[int, datetime]
+    ) -> tuple[list[Sighting], list[Withheld]]:
+        """The GPUs that do not answer as they should, by name where it is known."""
+        told: dict[int, tuple[Health, str]] = {
+            index: (Health.UNMONITORED, no_answer(since)) for index, since in hanging.items()
+        }
         for index, error in found.failures.items():
-            is_lost = isinstance(error, NvmlError) and error.lost
-            if uuid := self._listed.get(index):
-                failures[uuid] = (Health.LOST if is_lost else Health.FAULTY, str(error))
-            elif self._unnamed.get(index) != str(error):
-                log.warning("a GPU cannot be listed", index=index, reason=str(error))
-                self._unnamed[index] = str(error)
-        return failures
+            lost = isinstance(error, NvmlError) and error.lost
+            told[index] = (Health.LOST if lost else Health.FAULTY, str(error))
+        failed, withheld = [], []
+        for index, (health, reason) in sorted(told.items()):
+            uuid = self._listed.get(index)
+            if uuid is None or uuid in found.gpus:
+                withheld.append(Withheld(reason=f"GPU {index} of NVML: {reason}"))
+                continue
+            gpu = Gpu(uuid=uuid, index=index, health=health, health_reason=reason)
+            failed.append(Sighting(gpu=gpu, complete=False))
+        return failed, withheld

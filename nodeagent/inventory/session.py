@@ -18,6 +18,9 @@ from nodeagent.inventory import binding
 from nodeagent.inventory.advice import explain
 from nodeagent.inventory.library import LibraryFile, find_library
 
+#: Seconds that users of NVML get to leave before it is restarted; one that hangs never leaves.
+_LEAVE = 5.0
+
 log = structlog.get_logger()
 
 
@@ -70,12 +73,16 @@ class Session:
     def refresh(self, *, restart: bool) -> None:
         """Bring NVML up if it is down, and anew if its file changed or `restart` asks for it.
 
-        Waits until users have left. Raises `InventoryError`; NVML is then down.
+        Waits until users have left; where one does not, NVML stays as it is. Raises
+        `InventoryError`; NVML is then down.
         """
         library = find_library(self._driver_root)
         if self._up and library == self._library and not restart:
             return
-        with self._exclusive():
+        with self._exclusive() as alone:
+            if not alone:
+                log.warning("NVML cannot be restarted: a call of it hangs")
+                return
             self._shut_down()
             if library != self._library:
                 self._load(library)
@@ -83,19 +90,27 @@ class Session:
 
     def close(self) -> None:
         """Take NVML down."""
-        with self._exclusive():
-            self._shut_down()
+        with self._exclusive() as alone:
+            if alone:
+                self._shut_down()
+
+    def wait_until_up(self, timeout: float) -> None:
+        """Wait until NVML is up and can be used, or so many seconds have passed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._up and not self._restarting, timeout)
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[bool]:
+        """Let nobody in for a block, which is told whether all others have left."""
         with self._changed:
             self._restarting = True
-            self._changed.wait_for(lambda: self._users == 0)
+            alone = self._changed.wait_for(lambda: self._users == 0, _LEAVE)
         try:
-            yield
+            yield alone
         finally:
             with self._changed:
                 self._restarting = False
+                self._changed.notify_all()
 
     def _shut_down(self) -> None:
         if not self._up:

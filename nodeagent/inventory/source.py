@@ -1,10 +1,11 @@
-"""What every way of reading the inventory offers, and how it says that it cannot."""
+"""What every way of looking at the GPUs offers, and how it says that it cannot."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from gpus.model import NodeInventory
+from gpus.model import Gpu, NodeInventory, Source, Withheld
 
 
 class InventoryError(Exception):
@@ -20,8 +21,42 @@ class InventoryError(Exception):
         self.code = code
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A GPU at one look. Unless `complete`, what was known of it counts more than its facts here;
+    index and health always count.
+    """
+
+    gpu: Gpu
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """One look at all GPUs of the machine; what was known before plays no part.
+
+    `withheld` are GPUs that are there without a UUID by which they could be given out.
+    """
+
+    source: Source
+    driver: str | None = None
+    cuda: str | None = None
+    sightings: tuple[Sighting, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+
+
+class SurveySource(Protocol):
+    """One way of looking at the GPUs."""
+
+    def survey(self) -> Survey:
+        """The GPUs as they are now; raises `InventoryError`."""
+
+
 class InventorySource(Protocol):
     """Reads the GPUs of this node."""
 
     def read(self) -> NodeInventory:
         """The machine as it is now; raises `InventoryError`."""
+
+    def recall(self, published: NodeInventory) -> None:
+        """Take what an agent before this one knew into account from the next `read` on."""

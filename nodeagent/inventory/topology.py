@@ -7,7 +7,7 @@ joins all GPUs of the machine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class Located:
     """A GPU that answers, and where it is."""
 
     uuid: DeviceId
+    index: int
     bdf: str | None
     handle: Handle
 
@@ -49,14 +50,20 @@ class _Ends:
     gpus: Counter[str] = field(default_factory=Counter)
 
 
-def read_links(gpus: Sequence[Located]) -> dict[DeviceId, tuple[Link, ...]]:
+def read_links(
+    gpus: Sequence[Located], *, note: Callable[[int], None]
+) -> dict[DeviceId, tuple[Link, ...]]:
     """The links of each GPU to all the others, in their order.
 
-    A pair of which nothing is known has none.
+    A pair of which nothing is known has none. `note` is told of whose links come next.
     """
-    ends = {gpu.uuid: _ends(gpu.handle) for gpu in gpus}
+    ends = {}
+    for gpu in gpus:
+        note(gpu.index)
+        ends[gpu.uuid] = _ends(gpu.handle)
     links: dict[DeviceId, list[Link]] = {gpu.uuid: [] for gpu in gpus}
     for first in gpus:
+        note(first.index)
         for second in gpus:
             if first is second:
                 continue

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -16,14 +17,14 @@ from kube.client import Client
 from kube.events import EventRecorder
 from kube.watch import Event, EventKind
 from nodeagent.agent import Agent, HandoverCell, NodeView, Parts
-from nodeagent.deviceplugin.allocation import DeviceList
 from nodeagent.deviceplugin.cdi import CdiSpec
 from nodeagent.deviceplugin.driver_files import Roots
 from nodeagent.deviceplugin.plugins import PluginSet
+from nodeagent.deviceplugin.preparation import Preparation, Ways
 from nodeagent.deviceplugin.v1beta1 import api_pb2
 from nodeagent.metrics import Metrics
 from nodeagent.node import NodeMeta, OwnNode
-from nodeagent.observer import Observer
+from nodeagent.observer import Choices, Observer
 from nodeagent.podresources.client import PodResources
 from nodeagent.pods import NodePods
 from nodeagent.publisher import Publisher
@@ -36,6 +37,9 @@ from tests.nodeagent.plugin_parts import GPU, node
 class _Source:
     def read(self) -> NodeInventory:
         return node(2)
+
+    def recall(self, published: NodeInventory) -> None:
+        """Nothing is worse for having been known before."""
 
 
 class Running:
@@ -50,6 +54,8 @@ class Running:
         self.wake = threading.Event()
         self.view = NodeView(self.wake.set)
         self.cdi = folder / "cdi"
+        self.ways = Ways()
+        self.dra = ""
 
     def answer(self, request: Request) -> Answer:
         with self.wrote:
@@ -70,6 +76,7 @@ class Running:
             server = stack.enter_context(FakeApiServer(self.answer))
             client = Client(server.connection())
             handover = HandoverCell()
+            roots = Roots(driver=self.folder, dev=self.folder)
             plugins = PluginSet(
                 self.kubelet.folder, handover=handover, patience=60, on_change=self.wake.set
             )
@@ -82,16 +89,16 @@ class Running:
                     self.kubelet.folder,
                     PodResources(self.kubelet.root),
                     NodePods(self.wake.set),
-                    plugin_allowed=True,
-                    patience=60,
+                    choices=Choices(),
+                    dra=lambda: self.dra,
                 ),
                 plugins=plugins,
-                cdi=CdiSpec(self.cdi, Roots(driver=self.folder, dev=self.folder)),
+                preparation=Preparation(CdiSpec(self.cdi, roots), roots),
                 publisher=Publisher(client, "n1"),
                 events=events,
                 metrics=Metrics(CollectorRegistry()),
                 known=reader.tried.is_set,
-                device_list=lambda _node: DeviceList.CDI,
+                ways=lambda _node: self.ways,
             )
             agent = Agent(parts, handover=handover, wake=self.wake, interval=0.5)
             targets = [reader.run, plugins.run, events.run, agent.run]
@@ -115,6 +122,13 @@ class Running:
 @pytest.fixture
 def agent(kubelet: FakeKubelet, short_folder: Path) -> Running:
     return Running(short_folder, kubelet)
+
+
+def _tells(cause: str) -> Callable[[Request], bool]:
+    return lambda r: (
+        r.path == "/api/v1/nodes/n1/status"
+        and [c["reason"] for c in r.body.get("status", {}).get("conditions", ())] == [cause]
+    )
 
 
 def _publishes(path: str) -> Callable[[Request], bool]:
@@ -174,10 +188,49 @@ def test_a_cdi_folder_that_cannot_be_written_leaves_the_variable(agent: Running)
     agent.cdi.write_text("a file where the folder should be")
     with agent.running():
         agent.show(FRESH)
-        agent.until_written(_publishes("plugin"))
+        told = agent.until_written(_publishes("plugin"))
         answer = _allocate(agent.kubelet)
         assert dict(answer.envs) == {"NVIDIA_VISIBLE_DEVICES": "GPU-0"}
         assert not answer.cdi_devices
+    reason = told.body["metadata"]["annotations"]["gpudetour.io/path-reason"]
+    assert "the CDI spec cannot be written" in reason
+
+
+def test_where_nobody_reads_the_variable_nothing_is_given_out_until_cdi_works(
+    agent: Running,
+) -> None:
+    agent.cdi.write_text("a file where the folder should be")
+    agent.ways = Ways(variable=False)
+    with agent.running():
+        agent.show(FRESH)
+        agent.kubelet.until(lambda: GPU in agent.kubelet.clients)
+        condition = agent.until_written(_tells("NoHandover")).body["status"]["conditions"][0]
+        assert condition["status"] == "False"
+        assert "no GPU can reach a container" in condition["message"]
+        agent.kubelet.until(lambda: len(agent.kubelet.clients[GPU].devices) == 2)
+        assert not agent.kubelet.healthy(GPU)
+        with pytest.raises(grpc.RpcError, match="no GPU can reach a container"):
+            _allocate(agent.kubelet)
+        agent.cdi.unlink()
+        agent.kubelet.until(lambda: len(agent.kubelet.healthy(GPU)) == 2)
+        agent.until_written(_tells("OwnDevicePlugin"))
+        assert _allocate(agent.kubelet).cdi_devices
+
+
+def test_it_stands_aside_for_dra_and_takes_over_when_that_is_gone(agent: Running) -> None:
+    agent.dra = "ResourceSlices of gpu.nvidia.com offer the GPUs of this node (DRA)"
+    with agent.running():
+        agent.show(FRESH)
+        told = agent.until_written(_tells("DynamicResourceAllocation"))
+        condition = told.body["status"]["conditions"][0]
+        assert condition["status"] == "True"
+        assert "ResourceSlices" in condition["message"]
+        agent.until_written(_publishes("settling"))
+        assert not agent.kubelet.registrations
+        agent.dra = ""
+        agent.wake.set()
+        agent.until_written(_publishes("plugin"))
+        agent.kubelet.until(lambda: len(agent.kubelet.healthy(GPU)) == 2)
 
 
 def test_the_admins_wish_takes_the_plugin_away_after_a_pause(agent: Running) -> None:

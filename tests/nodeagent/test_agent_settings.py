@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from nodeagent.__main__ import main
 from nodeagent.deviceplugin.allocation import DeviceList
+from nodeagent.deviceplugin.devices import MigStrategy, Offering
 from nodeagent.deviceplugin.driver_files import Roots
 from nodeagent.settings import Settings
 
@@ -26,6 +27,14 @@ DEFAULTS = Settings(
     cdi_dir="/var/run/cdi",
     plugin="auto",
     device_list="auto",
+    mig_strategy=None,
+    config_file=None,
+    gpus="",
+    exclude_gpus="",
+    disable_health_checks="",
+    enable_health_checks="",
+    max_temperature=None,
+    hold_down=60.0,
     registration_patience=60.0,
     interval=5.0,
     side_host="0.0.0.0",  # noqa: S104 - the default under test
@@ -57,8 +66,33 @@ def test_device_nodes_are_below_the_driver_root_unless_told_otherwise() -> None:
         driver=Path("/d"), dev=Path("/d"), host=Path("/h")
     )
     assert _parsed("--node-name=n", "--dev-root=/e").roots().dev == Path("/e")
-    assert _parsed("--node-name=n").fixed_device_list() is None
-    assert _parsed("--node-name=n", "--device-list=env").fixed_device_list() is DeviceList.ENV
+
+
+def test_without_a_file_the_runtime_chooses_and_instances_keep_their_profiles() -> None:
+    config = _parsed("--node-name=n").plugin_config()
+    assert (config.device_list, config.offering) == (None, Offering(mig=MigStrategy.MIXED))
+
+
+def test_the_command_line_is_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "version: v1\nflags: {migStrategy: single, plugin: {deviceListStrategy: [envvar]}}\n"
+    )
+    settings = ("--node-name=n", f"--config-file={file}")
+    config = _parsed(*settings).plugin_config()
+    assert (config.device_list, config.offering.mig) == (DeviceList.ENV, MigStrategy.SINGLE)
+    config = _parsed(*settings, "--device-list=cdi", "--mig-strategy=none").plugin_config()
+    assert (config.device_list, config.offering.mig) == (DeviceList.CDI, MigStrategy.NONE)
+
+
+def test_a_driver_root_of_the_file_is_one_of_the_host(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("version: v1\nflags: {nvidiaDriverRoot: /run/nvidia/driver}\n")
+    options = ["--node-name=n", f"--config-file={file}", "--host-root=/host"]
+    right = _parsed(*options, "--driver-root=/host/run/nvidia/driver").plugin_config()
+    assert right.driver_root == "/run/nvidia/driver"
+    with pytest.raises(ValueError, match="set --driver-root=/host/run/nvidia/driver"):
+        _parsed(*options, "--driver-root=/host").plugin_config()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +102,12 @@ def test_device_nodes_are_below_the_driver_root_unless_told_otherwise() -> None:
         (["--node-name="], "--node-name is empty"),
         (["--node-name=n", "--plugin=maybe"], "maybe"),
         (["--node-name=n", "--interval=0"], "--interval"),
+        (["--node-name=n", "--gpus=0,first"], "--gpus: 'first' is none of a GPU's UUID"),
+        (["--node-name=n", "--exclude-gpus=GPU_1"], "--exclude-gpus: 'GPU_1'"),
+        (["--node-name=n", "--disable-health-checks=79;31"], "DP_DISABLE_HEALTHCHECKS: '79;31'"),
+        (["--node-name=n", "--max-temperature=0"], "--max-temperature"),
         (["--node-name=n", "--cdi-dir=relative"], "--cdi-dir must be an absolute path"),
+        (["--node-name=n", "--config-file=/does/not/exist"], "/does/not/exist: No such file"),
         (["--node-name=n", "--kubeconfig=/does/not/exist"], "no usable kubeconfig"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -60,25 +61,65 @@ def test_the_machine_with_the_new_consumer_card() -> None:
         "nvidia.com/gpu.compute.minor": "0",
         "nvidia.com/gpu.count": "1",
         "nvidia.com/gpu.family": "blackwell",
+        "nvidia.com/gpu.machine": "unknown",
         "nvidia.com/gpu.memory": "16383",
+        "nvidia.com/gpu.mode": "unknown",
         "nvidia.com/gpu.product": "NVIDIA-GeForce-RTX-5060-Ti",
         "nvidia.com/gpu.replicas": "1",
         "nvidia.com/gpu.sharing-strategy": "none",
+        "nvidia.com/mps.capable": "false",
     }
 
 
 def test_what_is_not_known_is_no_label() -> None:
     assert node_labels(_node(_gpu(0, None), driver="next", cuda="")) == {
         "nvidia.com/gpu.count": "1",
+        "nvidia.com/gpu.machine": "unknown",
+        "nvidia.com/gpu.mode": "unknown",
         "nvidia.com/gpu.replicas": "1",
         "nvidia.com/gpu.sharing-strategy": "none",
+        "nvidia.com/mps.capable": "false",
     }
 
 
 def test_no_gpu_no_label() -> None:
     assert node_labels(_node(driver="580.95.05")) == {}
-    assert own_labels(gpus=False) == {}
-    assert own_labels(gpus=True) == {"gpudetour.io/gpu": "true"}
+    assert own_labels(None) == {"gpudetour.io/gpu": "true"}
+
+
+def test_every_model_is_counted_under_a_name_that_a_label_can_have() -> None:
+    node = _node(
+        _gpu(0, "NVIDIA L4"),
+        _gpu(1, "NVIDIA A2"),
+        _gpu(2, "NVIDIA L4"),
+        _gpu(3, None),
+        _gpu(4, "x" * 70),
+    )
+    assert own_labels(node) == {
+        "gpudetour.io/gpu": "true",
+        "gpudetour.io/product.NVIDIA-L4": "2",
+        "gpudetour.io/product.NVIDIA-A2": "1",
+        "gpudetour.io/product." + "x" * 55: "1",
+    }
+
+
+def test_machine_mode_and_what_the_cards_are_capable_of() -> None:
+    def told(*gpus: Gpu, machine: str | None = None) -> list[str | None]:
+        labels = node_labels(replace(_node(*gpus), machine=machine))
+        names = ("gpu.machine", "gpu.mode", "mig.capable", "mps.capable")
+        return [labels.get(f"nvidia.com/{name}") for name in names]
+
+    vga = replace(_gpu(0, "a"), pci_class=0x030000, mig_capable=False)
+    compute = replace(_gpu(1, "b"), pci_class=0x030200, mig_capable=True)
+    assert told(vga, machine="PowerEdge R740") == [
+        "PowerEdge-R740",
+        "graphics",
+        "false",
+        "false",
+    ]
+    assert told(compute) == ["unknown", "compute", "true", "false"]
+    assert told(vga, compute) == ["unknown", "unknown", "true", "false"]
+    assert told(_gpu(2, "c")) == ["unknown", "unknown", None, "false"]
 
 
 def test_mixed_models_get_the_most_frequent_one_whatever_their_order() -> None:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from gpus.annotations import IN_USE, INVENTORY, PATH, PATH_REASON, SUMMARY, decode_inventory
-from gpus.model import DeviceId, Gpu, Health, NodeInventory, Path, PodUid, Source
+from gpus.model import DeviceId, Gpu, Health, NodeInventory, Path, PodUid, Source, Withheld
 from nodeagent.inventory.source import InventoryError
 from nodeagent.path import Cause, Decision
+from nodeagent.publisher import Condition
 from nodeagent.reader import InventoryReader, Reading
 from nodeagent.report import health_events, path_event, summary, wanted
 from tests.nodeagent.plugin_parts import node, with_health
@@ -95,6 +96,59 @@ def test_events_for_gpus_that_fail_and_come_back() -> None:
     assert list(health_events(node(2), None)) == []
 
 
+def test_events_say_the_same_of_the_same_failure_whenever_it_happens() -> None:
+    def failed(reason: str) -> NodeInventory:
+        (gpu,) = node(1).gpus
+        gpu = replace(gpu, health=Health.FAULTY, health_reason=reason)
+        return replace(node(1), gpus=(gpu,))
+
+    early = failed("Xid 79: off the bus; not seen since 2026-01-02T12:00:00Z, held for 60 s")
+    late = failed("Xid 79: off the bus; not seen since 2026-01-03T12:00:00Z, held for 120 s")
+    (first,), (second,) = (health_events(node(1), each) for each in (early, late))
+    assert first == second
+    assert first.message == "GPU 0 (GPU-0) is faulty: Xid 79: off the bus"
+
+
+def test_an_event_for_each_gpu_that_is_gone() -> None:
+    (gone,) = health_events(node(2), node(1))
+    assert (gone.reason, gone.message) == (
+        "GPUGone",
+        "GPU 1 (GPU-1) is gone: it is no longer in this node",
+    )
+    kept = replace(node(1), withheld=(Withheld(uuid=DeviceId("GPU-1"), reason="excluded"),))
+    (withheld,) = health_events(node(2), kept)
+    assert withheld.message == "GPU 1 (GPU-1) is gone: excluded"
+
+
+def test_the_condition_names_unhealthy_gpus_and_is_false_when_all_are() -> None:
+    def condition(inventory: NodeInventory, decision: Decision = PLUGIN) -> Condition:
+        said = wanted(decision, inventory, in_use={}, held=())
+        assert said.condition is not None
+        return said.condition
+
+    one = condition(with_health(node(2), 1, Health.LOST))
+    assert (one.status, one.reason) == (True, "OwnDevicePlugin")
+    assert one.message.startswith("ours serves; GPU 1 (GPU-1) is lost")
+    both = with_health(with_health(node(2), 1, Health.LOST), 0, Health.UNMONITORED)
+    assert condition(both).status is False
+    # What another plugin gives out does not depend on what we can read.
+    theirs = replace(PLUGIN, cause=Cause.OTHER_PLUGIN, register=False)
+    assert condition(both, theirs).status is True
+
+
+def test_gpus_that_cannot_be_given_out_are_told_of_a_node_that_has_no_other() -> None:
+    inventory = NodeInventory(
+        source=Source.SYSFS,
+        withheld=(Withheld(bdf="0000:01:00.0", reason="it is bound to nouveau"),),
+    )
+    said = wanted(NO_GPU, inventory, in_use={}, held=())
+    assert said.annotations == {
+        SUMMARY: "no GPU to serve: no driver; GPU 0000:01:00.0: it is bound to nouveau"
+    }
+    mixed = replace(node(1), withheld=inventory.withheld)
+    assert "1 free, 1 withheld" in summary(PLUGIN, mixed, held=())
+
+
 class _Source:
     """Answers what it is told to, and lets the test wait for each read."""
 
@@ -107,6 +161,9 @@ class _Source:
         if isinstance(self.answer, InventoryError):
             raise self.answer
         return self.answer
+
+    def recall(self, published: NodeInventory) -> None:
+        self.recalled = published
 
 
 @contextmanager
@@ -125,7 +182,7 @@ def _reading(source: _Source) -> Iterator[tuple[InventoryReader, threading.Event
         assert not thread.is_alive()
 
 
-def test_the_reader_goes_on_until_the_driver_comes_and_keeps_what_it_saw() -> None:
+def test_the_reader_goes_on_until_the_driver_comes_and_says_what_is_wrong() -> None:
     source = _Source()
     with _reading(source) as (reader, changed):
         assert reader.latest() == Reading(error="no driver; wait")
@@ -135,11 +192,22 @@ def test_the_reader_goes_on_until_the_driver_comes_and_keeps_what_it_saw() -> No
         assert changed.wait(10)
         assert reader.latest() == Reading(inventory=node(1), error="")
         changed.clear()
-        source.answer = InventoryError("driver not loaded", advice="load it", code=9)
+        weaker = replace(node(1), source=Source.PROC, trouble="driver not loaded; load it")
+        source.answer = weaker
         reader.wake()
         assert changed.wait(10)
-        (gpu,) = reader.latest().inventory.gpus  # type: ignore[union-attr]
-        assert (gpu.health, gpu.health_reason) == (Health.LOST, "driver not loaded")
+        assert reader.latest() == Reading(inventory=weaker, error="driver not loaded; load it")
+
+
+def test_after_a_recall_the_reader_knows_nothing_until_it_has_read_again() -> None:
+    source = _Source()
+    source.answer = node(1)
+    with _reading(source) as (reader, _):
+        assert source.reads.acquire(timeout=10)
+        reader.recall(node(2))
+        assert source.reads.acquire(timeout=10)
+        assert reader.tried.wait(10)
+        assert source.recalled == node(2)
 
 
 def test_the_reader_tells_only_of_changes() -> None:

@@ -10,12 +10,15 @@ import pytest
 from gpus.annotations import decode_inventory, encode_inventory
 from gpus.model import Health, NodeInventory
 from localcluster.nvml.machine import Machine
+from nodeagent.inventory.attempts import Patience
 from nodeagent.inventory.library import FOLDERS, SONAME, find_library, resolve_in
 from nodeagent.inventory.nvml import NvmlSource
 from nodeagent.inventory.source import InventoryError
+from nodeagent.inventory.xids import HealthPolicy
+from tests.nodeagent.inventory.conftest import Reader
 
 MachineOf = Callable[[str], Machine]
-SourceOf = Callable[[Machine], NvmlSource]
+SourceOf = Callable[[Machine], Reader]
 
 
 def accepted(inventory: NodeInventory) -> NodeInventory:
@@ -50,7 +53,7 @@ def test_a_count_beyond_reason_is_an_error_and_the_next_read_works(
     source = source_of(machine)
     machine.report_count(count)
     with pytest.raises(InventoryError, match=f"NVML reports {count} GPUs"):
-        source.read()
+        source.nvml.survey()
     machine.report_count(None)
     assert len(source.read().gpus) == 1
 
@@ -124,7 +127,7 @@ def test_the_library_is_found_in_every_folder(machine_of: MachineOf, tmp_path: P
 
 def test_a_missing_library_is_explained(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match="usr/lib/x86_64-linux-gnu") as error:
-        NvmlSource(tmp_path).read()
+        NvmlSource(tmp_path, policy=HealthPolicy(), patience=Patience()).survey()
     assert error.value.code == 12
 
 
@@ -140,7 +143,7 @@ def test_a_library_for_another_processor_is_passed_over(
     assert find_library(machine.driver_root).path == other
     other.unlink()
     with pytest.raises(InventoryError, match="is not a library for"):
-        source_of(machine).read()
+        source_of(machine).nvml.survey()
 
 
 def test_a_library_that_cannot_be_loaded_is_explained(
@@ -152,7 +155,7 @@ def test_a_library_that_cannot_be_loaded_is_explained(
     real.write_bytes(library[:64])
     source = source_of(machine)
     with pytest.raises(InventoryError, match="reinstall NVIDIA's driver"):
-        source.read()
+        source.nvml.survey()
     real.write_bytes(library)
     assert len(source.read().gpus) == 1
 

@@ -11,10 +11,10 @@ from gpus.model import DeviceId, Gpu, Health, Link, NodeInventory, PcieLevel, So
 from localcluster.nvml.machine import Machine
 from localcluster.nvml.profiles import profile_names
 from nodeagent.inventory.mig import profile_name
-from nodeagent.inventory.nvml import NvmlSource
+from tests.nodeagent.inventory.conftest import Reader
 
 MachineOf = Callable[[str], Machine]
-SourceOf = Callable[[Machine], NvmlSource]
+SourceOf = Callable[[Machine], Reader]
 
 
 def test_the_seed_machine(machine_of: MachineOf, source_of: SourceOf) -> None:
@@ -33,8 +33,12 @@ def test_the_seed_machine(machine_of: MachineOf, source_of: SourceOf) -> None:
                 memory_bytes=16311 << 20,
                 compute_capability=(12, 0),
                 architecture="blackwell",
+                display=False,
+                pci_class=0x030000,
+                mig_capable=False,
             ),
         ),
+        boot="boot-1",
     )
 
 
