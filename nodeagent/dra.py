@@ -102,7 +102,7 @@ class DraWatch:
         """Watch until `stop` is set."""
         try:
             while not stop.is_set():
-                stop.wait(self._pause if self._look(stop) else _RETRY)
+                stop.wait(self._pause if self._look(stop) else min(self._pause, _RETRY))
                 if not (stop.is_set() or all(thread.is_alive() for thread in self._threads)):
                     raise RuntimeError("a watch of DRA's objects ended by itself")
         finally:
