@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -146,20 +147,18 @@ def _totals(containers: list[ContainerDemand]) -> dict[ResourceName, int]:
     Sidecars run on beside everything that starts after them; a plain init container runs alone
     but for the sidecars before it; app containers run together with all sidecars.
     """
-    names = {name for container in containers for name in container.counts}
-    return {name: _peak(containers, name) for name in sorted(names)}
-
-
-def _peak(containers: list[ContainerDemand], name: ResourceName) -> int:
-    sidecars = apps = peak = 0
+    sidecars: Counter[ResourceName] = Counter()
+    apps: Counter[ResourceName] = Counter()
+    peaks: Counter[ResourceName] = Counter()
     for container in containers:
-        count = container.counts.get(name, 0)
-        match container.kind:
-            case ContainerKind.SIDECAR:
-                sidecars += count
-                peak = max(peak, sidecars)
-            case ContainerKind.INIT:
-                peak = max(peak, sidecars + count)
-            case ContainerKind.APP:
-                apps += count
-    return max(peak, sidecars + apps)
+        for name, count in container.counts.items():
+            match container.kind:
+                case ContainerKind.SIDECAR:
+                    sidecars[name] += count
+                    peaks[name] = max(peaks[name], sidecars[name])
+                case ContainerKind.INIT:
+                    peaks[name] = max(peaks[name], sidecars[name] + count)
+                case ContainerKind.APP:
+                    apps[name] += count
+    names = sorted({*sidecars, *apps, *peaks})
+    return {name: max(peaks[name], sidecars[name] + apps[name]) for name in names}

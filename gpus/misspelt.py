@@ -13,16 +13,25 @@ from gpus.annotations import POD_ANNOTATIONS, PREFIX, WISHES
 from gpus.model import GPU_MEMORY_RESOURCE, GPU_RESOURCE
 from kube.objects import Pod
 
+#: Comparing is slow, and nobody reads more; the rest are told without a suggestion.
+_MOST_COMPARED = 20
+_LONGEST = 63
+
 
 def misspelt_annotations(pod: Pod) -> Iterator[str]:
     """Yield a fault for each annotation of a pod that has our prefix and no meaning."""
-    for key in sorted(pod.metadata.annotations or {}):
-        if not key.startswith(PREFIX) or key in POD_ANNOTATIONS:
-            continue
-        known = {wish.removeprefix(PREFIX): wish for wish in WISHES}
-        near = get_close_matches(key.removeprefix(PREFIX), known, n=1)
-        instead = known[near[0]] if near else f"one of {', '.join(WISHES)}"
+    unknown = {key for key in pod.metadata.annotations or {} if key.startswith(PREFIX)}
+    for number, key in enumerate(sorted(unknown - POD_ANNOTATIONS)):
+        instead = _nearest(key) if number < _MOST_COMPARED else None
+        instead = instead or f"one of {', '.join(WISHES)}"
         yield f"annotation {key[:100]} is not known; write {instead}, or remove it"
+
+
+def _nearest(key: str) -> str | None:
+    """Return the wish that was probably meant."""
+    known = {wish.removeprefix(PREFIX): wish for wish in WISHES}
+    near = get_close_matches(key.removeprefix(PREFIX)[:_LONGEST], known, n=1)
+    return known[near[0]] if near else None
 
 
 def misplaced_wishes(pod: Pod) -> Iterator[str]:

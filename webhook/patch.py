@@ -11,6 +11,10 @@ from typing import Any
 
 Operation = dict[str, Any]
 
+#: The API server copies a list for every entry that is taken out of it, so a list that loses more
+#: is written anew.
+_MOST_REMOVED = 32
+
 
 def operations(before: Any, after: Any, path: str = "") -> Iterator[Operation]:
     """Yield what makes `after` of `before`; what they share is never mentioned.
@@ -42,14 +46,20 @@ def _members(before: dict[str, Any], after: dict[str, Any], path: str) -> Iterat
 
 def _entries(before: list[Any], after: list[Any], path: str) -> Iterator[Operation]:
     """Walk both lists once: what has no partner goes where it stands, what is left is appended."""
-    done = 0
+    done = removed = 0
+    changes: list[Operation] = []
     for entry in before:
         if done < len(after) and _partners(entry, after[done]):
-            yield from operations(entry, after[done], f"{path}/{done}")
+            changes += operations(entry, after[done], f"{path}/{done}")
             done += 1
         else:
             # Those before it are where they will be, so this is its index now.
-            yield {"op": "remove", "path": f"{path}/{done}"}
+            changes.append({"op": "remove", "path": f"{path}/{done}"})
+            removed += 1
+    if removed > _MOST_REMOVED:
+        yield {"op": "replace", "path": path, "value": after}
+        return
+    yield from changes
     for entry in after[done:]:
         yield {"op": "add", "path": f"{path}/-", "value": entry}
 

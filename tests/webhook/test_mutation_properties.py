@@ -289,7 +289,7 @@ entries = st.lists(
     | st.integers(0, 2)
     | st.booleans(),
     max_size=6,
-)
+) | st.lists(st.fixed_dictionaries({"name": names, "value": texts}), min_size=30, max_size=50)
 
 
 @given(entries, entries)
