@@ -32,7 +32,11 @@ def verdict(diagnosis: Diagnosis) -> str:
         more = f", and {_count(consequences, 'consequence')}" if consequences else ""
         return f"BROKEN: {_count(causes, 'cause')}{more}. First: {first.result.saw}"
     if not diagnosis.facts.has_gpu():
-        return "NOTHING TO DO: this node has no NVIDIA GPU, and nothing here expects one"
+        if diagnosis.facts.host.was_read:
+            return "NOTHING TO DO: this node has no NVIDIA GPU, and nothing here expects one"
+        return (
+            "NOTHING SEEN: no sign of an NVIDIA GPU; run gpudetour doctor on the node itself"
+        )
     passed = _count(len(diagnosis.of(Outcome.OK)), "check")
     told = [_count(warnings, "warning")] if warnings else []
     told += [f"{_count(unknown, 'check')} could not look"] if unknown else []

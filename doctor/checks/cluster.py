@@ -115,6 +115,11 @@ def _advertised(facts: Facts) -> Result:
         return ok("gpudetour's annotation path serves this node")
     if cluster.slices:
         return ok(f"DRA serves this node with {cluster.slices} ResourceSlices")
+    if not facts.host.was_read and not facts.is_gpu_node():
+        return warning(
+            f"the node offers no {RESOURCE}; the API does not tell whether it has a GPU",
+            "sudo gpudetour doctor  # on the node itself",
+        )
     who = "NVIDIA's plugin is" if facts.plugins_here() else "no device plugin is"
     return broken(
         f"the node offers no {RESOURCE}; {who} on it, and gpudetour's path is"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from doctor.facts.cluster import Cluster, Plugin
@@ -10,6 +11,8 @@ from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE, INVENTORY, PATH
 
 RESOURCE = "nvidia.com/gpu"
 _PRESENT = "nvidia.com/gpu.present"
+#: What node-feature-discovery writes, in each of its settings.
+_BY_DISCOVERY = re.compile(r"feature\.node\.kubernetes\.io/pci-[0-9a-f_]*10de\S*\.present")
 #: Kind of the CDI spec that gpudetour's own agent writes.
 OWN_CDI_KIND = "gpudetour.io/gpu"
 
@@ -23,10 +26,13 @@ class Facts:
     plugin_log: str | None = None
 
     def has_gpu(self) -> bool:
-        """Tell whether there is a GPU: on the bus, or by what the cluster knows of the node."""
-        if self.host.was_read and self.host.pci_was_read:
+        """Tell whether there is a GPU, or may be one where that cannot be seen."""
+        if self.host.pci_was_read:
             return bool(self.host.gpus) or self.host.is_wsl or self.host.is_tegra
-        return self.is_gpu_node() or self.host.is_wsl or bool(self.host.driver.minors)
+        if self.host.was_read:
+            return self.is_gpu_node() or self.host.is_wsl or bool(self.host.driver.minors)
+        # Seen through the API only, a node whose plugin never worked shows no sign of its GPU.
+        return self.is_gpu_node() or bool(self.plugins_here())
 
     def is_gpu_node(self) -> bool:
         """Tell whether the cluster takes the node for one with GPUs."""
@@ -36,6 +42,7 @@ class Facts:
             or labels.get(_PRESENT) == "true"
             or INVENTORY in self.cluster.annotations
             or self.cluster.capacity.get(RESOURCE, "0") != "0"
+            or any(_BY_DISCOVERY.fullmatch(label) for label in labels)
         )
 
     def own_cdi(self) -> bool:

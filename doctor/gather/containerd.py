@@ -72,7 +72,8 @@ def read_containerd(
         disabled=_disabled(loaded.files),
         enable_cdi=_enable_cdi(loaded.files),
         cdi_folders=_cdi_folders(loaded.files),
-        unimported=tuple(_unimported(tree, places, read)),
+        # A file that cannot be read may import anything.
+        unimported=() if loaded.faults else tuple(_unimported(tree, places, read)),
         misplaced=tuple(_misplaced(loaded.files)),
         templates=tuple(path for path in places.templates if tree.exists(path)),
         version=version,
