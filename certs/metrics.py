@@ -6,14 +6,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from certs.issue import Issued
 from certs.state import Why
-from service.certificates import NOT_AFTER, NOT_AFTER_HELP
+from service.certificates import Expiry
 
 
 class Metrics:
     """What to alert on: a certificate near its end, and passes that fail."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._not_after = Gauge(NOT_AFTER, NOT_AFTER_HELP, ["name"], registry=registry)
+        self._expiry = Expiry(registry)
         self._issued = Counter(
             "gpudetour_certificates_issued_total",
             "Certificates that this process issued, and why",
@@ -45,6 +45,6 @@ class Metrics:
     def seen(self, issued: Issued) -> None:
         """Tell until when everything is valid, and what was issued."""
         for outcome in issued.outcomes:
-            self._not_after.labels(outcome.name).set(outcome.not_after.timestamp())
+            self._expiry.tell(outcome.name, outcome.not_after.timestamp())
             if outcome.why not in (Why.KEPT, Why.WAITING):
                 self._issued.labels(outcome.name, outcome.why.value).inc()

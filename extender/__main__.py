@@ -36,6 +36,7 @@ from kube.leases import Elector
 from kube.objects import Node
 from kube.reflector import Reflector
 from service.bulkhead import at_most
+from service.certificates import Expiry
 from service.command import CONTEXT, launch, with_options
 from service.http import serve
 from service.lifecycle import Lifecycle
@@ -82,6 +83,8 @@ def run(settings: Settings) -> None:
     lease = _lease(settings, client, leader)
     leader.follow(lease)
     registry = new_registry("extender")
+    expiry = Expiry(registry)
+    expiry.follow("extender", settings.server().cert_file)
     metrics = Metrics(registry, snapshot=cluster.snapshot, epoch=leader.serving)
     evicting = Mode(settings.preemption) is Mode.EVICT
     preemption = Preemption(cluster, evicting=evicting)
@@ -149,7 +152,10 @@ def run(settings: Settings) -> None:
         side_port.stop()
 
     serve(
-        pace.over(watchdog.over(_leaving_threads(app, settings)), waited=metrics.paced.observe),
+        expiry.of_callers(
+            pace.over(watchdog.over(_leaving_threads(app, settings)), waited=metrics.paced.observe),
+            "scheduler-client",
+        ),
         settings.server(),
         on_start=on_start,
         on_stop=on_stop,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, Gauge
 
-NOT_AFTER = "gpudetour_certificate_not_after_seconds"
-NOT_AFTER_HELP = "When a certificate expires, in seconds since 1970"
+from service.tls import peer_not_after
 
 _SEQUENCE = 0x30
 _VERSION = 0xA0
@@ -23,20 +24,48 @@ _GENERALIZED_TIME = 0x18
 _END = "-----END CERTIFICATE-----"
 
 
-def publish_not_after(registry: CollectorRegistry, name: str, cert_file: str) -> None:
-    """Add the metric for the first certificate of a PEM file, read whenever metrics are asked for.
+class Expiry:
+    """The metric that says until when each certificate is valid; one for each process."""
 
-    It is NaN while the file cannot be read.
-    """
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._gauge = Gauge(
+            "gpudetour_certificate_not_after_seconds",
+            "When a certificate expires, in seconds since 1970",
+            ["name"],
+            registry=registry,
+        )
 
-    def read() -> float:
-        try:
-            return not_after(Path(cert_file).read_bytes()).timestamp()
-        except (OSError, ValueError):
-            return math.nan
+    def tell(self, name: str, when: float) -> None:
+        """Say when a certificate expires, in seconds since 1970."""
+        self._gauge.labels(name).set(when)
 
-    gauge = Gauge(NOT_AFTER, NOT_AFTER_HELP, ["name"], registry=registry)
-    gauge.labels(name).set_function(read)
+    def follow(self, name: str, cert_file: str) -> None:
+        """Read the first certificate of a PEM file whenever metrics are asked for.
+
+        While it cannot be read, the time is not a number.
+        """
+
+        def read() -> float:
+            try:
+                return not_after(Path(cert_file).read_bytes()).timestamp()
+            except (OSError, ValueError):
+                return math.nan
+
+        self._gauge.labels(name).set_function(read)
+
+    def of_callers(self, app: WSGIApplication, name: str) -> WSGIApplication:
+        """Return `app` that also tells when the client certificate of the last caller expires."""
+        last: str | None = None
+
+        def noting(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            nonlocal last
+            shown = peer_not_after(environ)
+            if shown is not None and shown != last:
+                last = shown
+                self.tell(name, ssl.cert_time_to_seconds(shown))
+            return app(environ, start_response)
+
+        return noting
 
 
 def not_after(pem: bytes) -> datetime:

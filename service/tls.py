@@ -153,16 +153,23 @@ class FollowingContext:
 
 def peer_common_name(environ: Mapping[str, Any]) -> str | None:
     """Return the common name of the verified client certificate of a gunicorn request, if any."""
-    sock = environ.get("gunicorn.socket")
-    if not isinstance(sock, ssl.SSLSocket):
-        return None
     # typeshed types the subject loosely; it is a tuple of RDNs, each a tuple of (name, value).
-    subject: Any = (sock.getpeercert() or {}).get("subject", ())
-    for rdn in subject:
+    for rdn in _peer(environ).get("subject", ()):
         for name, value in rdn:
             if name == "commonName":
                 return str(value)
     return None
+
+
+def peer_not_after(environ: Mapping[str, Any]) -> str | None:
+    """Return when that certificate expires, as `ssl.cert_time_to_seconds` reads it."""
+    told: str | None = _peer(environ).get("notAfter")
+    return told
+
+
+def _peer(environ: Mapping[str, Any]) -> Mapping[str, Any]:
+    sock = environ.get("gunicorn.socket")
+    return (sock.getpeercert() or {}) if isinstance(sock, ssl.SSLSocket) else {}
 
 
 def _file_stamp(file: str) -> tuple[int, int, int]:

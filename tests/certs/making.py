@@ -14,16 +14,24 @@ def authority(*, now: datetime | None = None) -> KeyPair:
     return new_authority(now=now or datetime.now(UTC), lifetime=365 * DAY)
 
 
-def server(ca: KeyPair, *, name: str = "server") -> KeyPair:
+def server(ca: KeyPair, *, name: str = "server", now: datetime | None = None) -> KeyPair:
     subject = Subject(
         common_name=name, usage=Usage.SERVER, hosts=frozenset({"localhost", "127.0.0.1"})
     )
-    return issue(ca, subject, now=datetime.now(UTC), lifetime=30 * DAY)
+    return issue(ca, subject, now=now or datetime.now(UTC), lifetime=30 * DAY)
 
 
 def client(ca: KeyPair, *, name: str = "client") -> KeyPair:
     subject = Subject(common_name=name, usage=Usage.CLIENT)
     return issue(ca, subject, now=datetime.now(UTC), lifetime=30 * DAY)
+
+
+_END = b"-----END CERTIFICATE-----\n"
+
+
+def split(bundle: bytes) -> list[bytes]:
+    """Return the certificates of a PEM bundle one by one."""
+    return [part + _END for part in bundle.split(_END) if part]
 
 
 class Mounted:

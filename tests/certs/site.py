@@ -17,6 +17,7 @@ from certs.rules import Rules
 from certs.store import Store
 from kube.errors import Conflict
 from tests.certs.cluster import CONFIGURATION, SECRETS, Direct, Objects
+from tests.certs.making import split
 
 #: What everything is measured in: the time after which everybody has read what was written.
 D = timedelta(seconds=60)
@@ -111,8 +112,7 @@ class Site:
             versions = self._history.setdefault(path, [])
             if not versions or versions[-1].content != content:
                 versions.append(Version(content, self.now))
-        if (held := self.objects.stored.get(f"{SECRETS}/gpudetour-ca")) is not None:
-            del held
+        if f"{SECRETS}/gpudetour-ca" in self.objects.stored:
             self.authorities.add(self.objects.data("gpudetour-ca")["tls.crt"])
 
     def held(self, path: str, *, lag: timedelta = D) -> Iterator[dict[str, bytes]]:
@@ -136,15 +136,8 @@ def verifies(leaf: bytes, bundle: bytes, now: datetime) -> bool:
         return False
     return any(
         _validity(pem)[0] <= now <= _validity(pem)[1] and _issued(leaf, pem)
-        for pem in _split(bundle)
+        for pem in split(bundle)
     )
-
-
-_END = b"-----END CERTIFICATE-----\n"
-
-
-def _split(bundle: bytes) -> list[bytes]:
-    return [part + _END for part in bundle.split(_END) if part]
 
 
 @lru_cache(maxsize=4096)
