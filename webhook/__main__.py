@@ -11,6 +11,7 @@ import structlog
 from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX
 from kube.client import Client
 from kube.connection import NoConnection, connect
+from service.certificates import Expiry
 from service.command import CONTEXT, launch, with_options
 from service.http import serve
 from service.lifecycle import Lifecycle
@@ -41,6 +42,7 @@ def run(settings: Settings) -> None:
     lifecycle = Lifecycle()
     runtime_classes = RuntimeClasses(Client(connect(settings.kubeconfig)))
     registry = new_registry("webhook")
+    Expiry(registry).follow("webhook", settings.server().cert_file)
 
     def not_ready() -> str | None:
         return "stopping" if lifecycle.draining.is_set() else runtime_classes.not_ready()
