@@ -108,12 +108,16 @@ class Stack:
             raise StackError(f"certs issue: {done.stderr or done.stdout}")
         return done.stdout
 
-    def start_webhook(self) -> None:
-        """Start the webhook and return when it is ready."""
+    def start_webhook(self, options: Mapping[str, str] | None = None) -> None:
+        """Start the webhook and return when it is ready.
+
+        `options` are given beside those of the shipped manifest.
+        """
         changes = self._serving("webhook") | {
             "--kubeconfig": str(self._kubeconfig(WEBHOOK)),
             # Nobody balances load here, so nobody has to be told to go elsewhere first.
             "--drain": "0",
+            **(options or {}),
         }
         command = shipped.command_line(WEBHOOK, changes, variant=self.variant)
         self.cluster.processes.start("webhook", command)
@@ -145,9 +149,17 @@ class Stack:
         self.cluster.restart_scheduler(target)
 
     def start_agent(
-        self, node: str, driver_root: Path, *, kubelet: KubeletFolders | None = None
+        self,
+        node: str,
+        driver_root: Path,
+        *,
+        kubelet: KubeletFolders | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the agent of `node`; without `kubelet` it has none, like a simulated node."""
+        """Start the agent of `node`; without `kubelet` it has none, like a simulated node.
+
+        `options` are given beside those of the shipped manifest.
+        """
         nowhere = self.folder / "no-kubelet" / node
         folders = kubelet or KubeletFolders(
             root=nowhere, device_plugins=nowhere / "device-plugins", cdi=nowhere / "cdi"
@@ -164,6 +176,9 @@ class Stack:
             "--kubelet-dir": str(folders.root),
             "--device-plugin-dir": str(folders.device_plugins),
             "--cdi-dir": str(folders.cdi),
+            # Nobody waits a minute here for a GPU that was lost.
+            "--hold-down": "2",
+            **(options or {}),
         }
         command = shipped.command_line(AGENT, changes)
         self.cluster.processes.start(f"agent-{node}", command, grace=10)

@@ -31,6 +31,7 @@ def place_gpu(driver_root: Path, gpu: SimulatedGpu) -> None:
     _write(sysfs / "device", f"0x{device_id[2:6].lower()}\n")
     _write(sysfs / "class", f"{gpu.pci_class}\n")
     _write(sysfs / "numa_node", f"{gpu.numa_node}\n")
+    bind(driver_root, gpu, "nvidia")
     _write(
         _proc(driver_root, gpu) / "information",
         f"Model: \t\t {gpu.facts['name']}\n"
@@ -38,6 +39,14 @@ def place_gpu(driver_root: Path, gpu: SimulatedGpu) -> None:
         f"Bus Location: \t {gpu.bdf}\n"
         f"Device Minor: \t {gpu.slot}\n",
     )
+
+
+def bind(driver_root: Path, gpu: SimulatedGpu, driver: str | None) -> None:
+    """Show the GPU as bound to a kernel driver, or to none."""
+    link = _sysfs(driver_root, gpu) / "driver"
+    link.unlink(missing_ok=True)
+    if driver is not None:
+        link.symlink_to(f"../../drivers/{driver}")
 
 
 def remove_gpu(driver_root: Path, gpu: SimulatedGpu) -> None:

@@ -123,7 +123,7 @@ class InventoryKeeper:
             first_index = self._first_index.setdefault(gpu.uuid, gpu.index)
             refusal = self._rules.choice.refusal(gpu, first_index=first_index)
             if refusal is None:
-                given.append(_with_class(gpu, on_bus))
+                given.append(gpu)
             else:
                 withheld.append(
                     Withheld(bdf=gpu.bdf, uuid=gpu.uuid, product=gpu.product, reason=refusal)
@@ -136,7 +136,7 @@ class InventoryKeeper:
             source=survey.source,
             driver=survey.driver,
             cuda=survey.cuda,
-            gpus=tuple(given),
+            gpus=tuple(_completed(gpu, given, on_bus) for gpu in given),
             withheld=tuple(replace(each, reason=_cut(each.reason)) for each in withheld),
             trouble=_cut(why),
             boot=self._boot,
@@ -165,9 +165,15 @@ def node_keeper(
     )
 
 
-def _with_class(gpu: Gpu, on_bus: dict[str, PciGpu]) -> Gpu:
+def _completed(gpu: Gpu, given: Sequence[Gpu], on_bus: dict[str, PciGpu]) -> Gpu:
+    """The GPU with its PCI class, linked only to GPUs that are given out too."""
     found = on_bus.get(gpu.bdf or "")
-    return replace(gpu, pci_class=found.pci_class) if found is not None else gpu
+    peers = {other.uuid for other in given}
+    return replace(
+        gpu,
+        pci_class=found.pci_class if found is not None else gpu.pci_class,
+        links=tuple(link for link in gpu.links if link.peer in peers),
+    )
 
 
 def _bounded(survey: Survey) -> Survey:

@@ -131,7 +131,7 @@ class NvmlSource:
 
     def _told(self, found: Enumeration, hanging: Mapping[int, datetime]) -> Survey:
         self._listed.update({gpu.index: gpu.uuid for gpu in found.gpus.values()})
-        failed, withheld = self._failures(found, hanging)
+        failed, unnamed = self._failures(found, hanging)
         present = [
             Sighting(
                 gpu=replace(gpu, links=self._links.get(uuid, ())),
@@ -148,7 +148,8 @@ class NvmlSource:
             driver=found.driver,
             cuda=found.cuda,
             sightings=(*present, *failed),
-            withheld=tuple(withheld),
+            # Without a name, as many as are missing are the missing ones.
+            withheld=tuple(unnamed[len(self._missing - {each.gpu.uuid for each in failed}) :]),
         )
 
     def _failures(
@@ -161,12 +162,12 @@ class NvmlSource:
         for index, error in found.failures.items():
             lost = isinstance(error, NvmlError) and error.lost
             told[index] = (Health.LOST if lost else Health.FAULTY, str(error))
-        failed, withheld = [], []
+        failed, unnamed = [], []
         for index, (health, reason) in sorted(told.items()):
             uuid = self._listed.get(index)
             if uuid is None or uuid in found.gpus:
-                withheld.append(Withheld(reason=f"GPU {index} of NVML: {reason}"))
+                unnamed.append(Withheld(reason=f"GPU {index} of NVML: {reason}"))
                 continue
             gpu = Gpu(uuid=uuid, index=index, health=health, health_reason=reason)
             failed.append(Sighting(gpu=gpu, complete=False))
-        return failed, withheld
+        return failed, unnamed
