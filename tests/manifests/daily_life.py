@@ -1,0 +1,217 @@
+"""What befalls an installation sooner or later, so that every part does all that it ever does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from gpus.annotations import ASSIGNED_NODE, encode_assigned
+from gpus.model import Assignment, DeviceId
+from localcluster import shipped
+from localcluster.nvml.install import install
+from localcluster.stack import EXTENDER, NAMESPACE, Stack
+from localcluster.waiting import until
+
+Object = dict[str, Any]
+NODES = ("worker-a", "worker-b")
+PODS = "/api/v1/namespaces/default/pods"
+EVENTS = "/api/v1/namespaces/default/events"
+BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+_LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{EXTENDER}"
+_SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+_CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpudetour"
+
+
+class DailyLife:
+    """One cluster with the right to evict; call the methods in any order after `begin`."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self._stack = stack
+        self._cluster = stack.cluster
+        self._api = stack.cluster.api
+        self._folder = folder
+
+    def begin(self) -> None:
+        """Install everything, with two nodes of two GPUs."""
+        self._stack.install()
+        self._cluster.apply([shipped.MANIFESTS / "preemption" / "rbac.yaml"])
+        self._cluster.create_simulated_nodes(NODES)
+        for node in NODES:
+            install(self._folder / node, "2x-rtx-4090", node=node)
+            self._stack.start_agent(node, self._folder / node)
+        for node in NODES:
+            self._cluster.wait_for(f"/api/v1/nodes/{node}", _serves, timeout=90)
+        self._cluster.wait_for("/api/v1/namespaces/default/serviceaccounts/default", bool)
+        path = "/apis/scheduling.k8s.io/v1/priorityclasses"
+        self._api.create(path, {"metadata": {"name": "high"}, "value": 1000})
+
+    def certificates_are_broken(self) -> None:
+        """A Secret and the caBundle are damaged, and mended."""
+        secret = f"{_SECRETS}/gpudetour-webhook-tls"
+        before = self._api.patch(secret, {"data": {"tls.key": ""}})["data"]
+        (*_, last) = self._api.get(_CONFIGURATION)["webhooks"]
+        number = len(self._api.get(_CONFIGURATION)["webhooks"]) - 1
+        pointer = f"/webhooks/{number}/clientConfig/caBundle"
+        self._api.patch(_CONFIGURATION, [{"op": "remove", "path": pointer}], kind="json")
+        self._stack.issue_certificates()
+        assert self._api.get(secret)["data"] != before
+        assert self._api.get(_CONFIGURATION)["webhooks"][number] == last
+
+    def a_pod_comes_and_goes(self) -> None:
+        """A pod is placed, and deleted."""
+        self._api.create(PODS, gpu_pod("ordinary"))
+        self._bound("ordinary")
+        self._delete("ordinary")
+
+    def a_bind_broke_off(self) -> None:
+        """A leader of the past told a pod of devices that are not to be had any more."""
+        pod = self._api.create(
+            PODS, gpu_pod("resumed", schedulingGates=[{"name": "example.org/a"}])
+        )
+        metadata = pod["metadata"]
+        name = metadata["annotations"]["gpudetour.io/devices-from"]
+        epoch = int(self._api.get(_LEASE)["spec"]["leaseTransitions"])
+        gone = Assignment(epoch=epoch, containers={"main": (DeviceId("GPU-gone"),)}, share_bytes=0)
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": "resumed", "uid": metadata["uid"]}
+        left = {
+            "metadata": {
+                "name": name,
+                "labels": {"gpudetour.io/gpu": "true"},
+                "annotations": {
+                    "gpudetour.io/assigned": encode_assigned(gone),
+                    ASSIGNED_NODE: NODES[0],
+                },
+                "ownerReferences": [owner],
+            },
+            "immutable": True,
+            "data": {"main": "GPU-gone"},
+        }
+        account = self._cluster.service_account_kubeconfig(NAMESPACE, EXTENDER)
+        command = ("create", "--raw", CONFIG_MAPS, "-f", "-", f"--kubeconfig={account}")
+        self._cluster.kubectl(*command, stdin=json.dumps(left))
+        self._api.patch(f"{PODS}/resumed", {"spec": {"schedulingGates": None}})
+        self._bound("resumed")
+        assert self._api.get(f"{CONFIG_MAPS}/{name}")["data"] != left["data"]
+        self._delete("resumed")
+
+    def a_pod_is_gone_before_its_bind(self) -> None:
+        """The scheduler asks for a pod that nobody knows."""
+        client = self._stack.certificates / "scheduler-client"
+        args = {"PodName": "ghost", "PodNamespace": "default", "PodUID": "u", "Node": NODES[0]}
+        with urllib3.PoolManager(
+            ca_certs=str(client / "ca.crt"),
+            cert_file=str(client / "tls.crt"),
+            key_file=str(client / "tls.key"),
+        ) as pool:
+            answer = pool.request("POST", f"{self._stack.extender_url}/bind", json=args)
+        assert "gone" in answer.json()["Error"]
+
+    def others_bind(self) -> None:
+        """Somebody else binds a GPU pod: nobody knows what it holds, then it is known, then not."""
+        node = self._api.get(f"/api/v1/nodes/{NODES[0]}")
+        for name in ("told-twice", "reference"):
+            bare = {
+                "metadata": {
+                    "name": name,
+                    "labels": node["metadata"]["labels"] | {"kubernetes.io/hostname": name},
+                    "annotations": {
+                        key: text
+                        for key, text in node["metadata"]["annotations"].items()
+                        if key.startswith("gpudetour.io/")
+                    },
+                },
+                "spec": {"unschedulable": True},
+            }
+            self._api.create("/api/v1/nodes", bare)
+        self._bind_elsewhere("foreign", "told-twice")
+        until(lambda: self._told("foreign"), timeout=60, what="GPUsUnknown")
+        rounds = iter(range(100))
+
+        def told_again() -> bool:
+            self._set_path("told-twice", "plugin")
+            # The extender looks at all nodes at once: it has seen the change when it tells of this.
+            other = f"foreign-{next(rounds)}"
+            self._bind_elsewhere(other, "reference")
+            until(lambda: self._told(other), timeout=60, what="GPUsUnknown of another")
+            self._set_path("told-twice", "annotation")
+            other = f"foreign-{next(rounds)}"
+            self._bind_elsewhere(other, "reference")
+            until(lambda: self._told(other), timeout=60, what="GPUsUnknown of another")
+            return self._told("foreign") > 1
+
+        until(told_again, timeout=90, what="GPUsUnknown again")
+        self._cluster.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
+        for name in ("told-twice", "reference"):
+            self._api.delete(f"/api/v1/nodes/{name}")
+
+    def a_condition_is_taken_away(self) -> None:
+        """Somebody removes what the agent says of its node; it says so again."""
+        node = f"/api/v1/nodes/{NODES[0]}"
+        before = self._counts("GPUPathChanged", NODES[0])
+        gone = {"conditions": [{"type": "GPUPathHealthy", "$patch": "delete"}]}
+        self._api.patch(f"{node}/status", {"status": gone}, kind="strategic")
+        until(
+            lambda: self._counts("GPUPathChanged", NODES[0]) > before,
+            timeout=60,
+            what="the Event again",
+        )
+
+    def the_leader_is_replaced(self) -> None:
+        """The extender ends, and another one leads; it may evict."""
+        self._stack.stop("extender")
+        self._stack.start_extender({"--preemption": "evict"})
+
+    def an_important_pod_comes(self) -> None:
+        """All GPUs are in use, and a pod of high priority evicts two that a budget covers."""
+        names = [f"low-{number}" for number in range(2 * len(NODES))]
+        for name in names:
+            self._api.create(PODS, gpu_pod(name, terminationGracePeriodSeconds=0))
+        for name in names:
+            self._bound(name)
+        budget = {"metadata": {"name": "budget"}, "spec": {"selector": {}, "minAvailable": 1}}
+        self._api.create(BUDGETS, budget)
+        self._cluster.wait_for(f"{BUDGETS}/budget", _allows_some, timeout=60)
+        self._api.create(PODS, gpu_pod("important", gpus=2, priorityClassName="high"))
+        self._bound("important")
+
+    def _bind_elsewhere(self, name: str, node: str) -> None:
+        self._api.create(PODS, gpu_pod(name, schedulerName="somebody-else"))
+        binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": node}}
+        self._api.create(f"{PODS}/{name}/binding", binding)
+
+    def _set_path(self, node: str, path: str) -> None:
+        change = {"metadata": {"annotations": {"gpudetour.io/path": path}}}
+        self._api.patch(f"/api/v1/nodes/{node}", change)
+
+    def _told(self, pod: str) -> int:
+        return self._counts("GPUsUnknown", pod)
+
+    def _counts(self, reason: str, name: str) -> int:
+        found = self._api.get(EVENTS, fieldSelector=f"reason={reason},involvedObject.name={name}")
+        return max((event.get("count", 1) for event in found["items"]), default=0)
+
+    def _bound(self, name: str) -> None:
+        self._cluster.wait_for(f"{PODS}/{name}", lambda pod: "nodeName" in pod["spec"], timeout=60)
+
+    def _delete(self, name: str) -> None:
+        self._api.delete(f"{PODS}/{name}", grace_seconds=0)
+
+
+def gpu_pod(name: str, *, gpus: int = 1, **spec: object) -> Object:
+    """A pod as users write it."""
+    resources = {"limits": {"nvidia.com/gpu": gpus}}
+    container = {"name": "main", "image": "gpudetour.local/cuda:1", "resources": resources}
+    return {"metadata": {"name": name}, "spec": {"containers": [container], **spec}}
+
+
+def _serves(node: Object) -> bool:
+    path = node["metadata"].get("annotations", {}).get("gpudetour.io/path")
+    return bool(path == "annotation")
+
+
+def _allows_some(budget: Object) -> bool:
+    return bool(budget.get("status", {}).get("disruptionsAllowed"))

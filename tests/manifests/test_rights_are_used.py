@@ -1,0 +1,72 @@
+"""Every right that the manifests grant is needed, and none is missing: the API server's audit log
+of an installation's life, compared with the roles.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+from localcluster import shipped
+from localcluster.cluster import LocalCluster
+from localcluster.controlplane import ControlPlaneOptions
+from localcluster.stack import Stack
+from tests.manifests.audit import Access, Grant, accesses, audit_policy, grants, unused
+from tests.manifests.daily_life import DailyLife
+
+pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(600)]
+
+_ROLES = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+#: Dry runs by which a new leader proves that the fence holds; half of them must be refused.
+_PROBE = "gpudetour-fence-probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What may be done, and what was."""
+
+    granted: list[Grant]
+    used: list[Access]
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Life:
+    """The base with the right to evict."""
+    del control_plane_parts
+    folder = tmp_path_factory.mktemp("rights")
+    evicting = yaml.safe_load_all((shipped.MANIFESTS / "preemption" / "rbac.yaml").read_text())
+    granted = list(grants([*shipped.objects(*_ROLES), *evicting]))
+    policy = folder / "audit.yaml"
+    policy.write_text(json.dumps(audit_policy({grant.user for grant in granted})))
+    with LocalCluster(folder / "cluster", options=ControlPlaneOptions(audit_policy=policy)) as one:
+        happens = DailyLife(Stack(one), folder)
+        happens.begin()
+        happens.certificates_are_broken()
+        happens.a_pod_comes_and_goes()
+        happens.a_bind_broke_off()
+        happens.a_pod_is_gone_before_its_bind()
+        happens.others_bind()
+        happens.a_condition_is_taken_away()
+        happens.the_leader_is_replaced()
+        happens.an_important_pod_comes()
+        lines = (one.processes.logs / "audit.log").read_text().splitlines()
+    return Life(granted=granted, used=list(accesses(lines)))
+
+
+def test_every_right_that_is_granted_is_used(life: Life) -> None:
+    left = unused(life.granted, life.used)
+
+    assert not left, "\n".join(left)
+
+
+def test_nothing_is_refused(life: Life) -> None:
+    refused = sorted({str(a) for a in life.used if a.refused and a.name != _PROBE})
+
+    assert not refused, "\n".join(refused)
+
+
+def test_the_log_tells_of_every_account(life: Life) -> None:
+    assert {grant.user for grant in life.granted} == {access.user for access in life.used}
