@@ -15,7 +15,7 @@ from kube.errors import KubeError
 from kube.events import EventRecorder
 from kube.watch import Event, EventKind
 from nodeagent.deviceplugin.allocation import DeviceList, Handover
-from nodeagent.deviceplugin.devices import withheld
+from nodeagent.deviceplugin.devices import device_of, withheld
 from nodeagent.deviceplugin.plugins import PluginSet
 from nodeagent.deviceplugin.preparation import Preparation, Ways
 from nodeagent.metrics import Metrics
@@ -105,6 +105,7 @@ class Agent:
         self._told: NodeInventory | None = None
         self._recalled = False
         self._decision: Decision | None = None
+        self._cause: Cause | None = None
         #: `time.monotonic()` of the last round that ended well.
         self.finished_at: float | None = None
 
@@ -194,19 +195,28 @@ class Agent:
     ) -> None:
         parts = self._parts
         before = parts.publisher.writes
-        parts.publisher.publish(
-            node, wanted(decision, inventory, in_use=observed.in_use, held=observed.held)
+        said = wanted(
+            decision,
+            inventory,
+            in_use=observed.in_use,
+            held=observed.held,
+            plugin=observed.plugin,
         )
+        parts.publisher.publish(node, said)
         parts.metrics.writes.inc(parts.publisher.writes - before)
-        parts.metrics.show(inventory, decision.path, held=len(observed.held))
+        held = {device_of(device) for device in observed.held}
+        parts.metrics.show(inventory, decision.path, held=len(held))
         if self._told is None:
             self._told = _published_inventory(node)
         messages = list(health_events(self._told, inventory))
         self._told = inventory or self._told
         if parts.publisher.writes != before:
             shown = condition_of(node, PATH_CONDITION)
-            if event := path_event(decision, before=shown.reason if shown else None):
+            # What we wrote a moment ago may not be seen yet, and is not told twice.
+            last = self._cause or (shown.reason if shown else None)
+            if event := path_event(decision, before=last):
                 messages.insert(0, event)
+        self._cause = decision.cause
         for message in messages:
             self._tell(node, message)
 

@@ -32,6 +32,7 @@ from nodeagent.podresources.checkpoint import Checkpoint, CheckpointError, read_
 from nodeagent.podresources.client import Holder, PodResources, PodResourcesError, Resources
 from nodeagent.pods import NodePods
 from nodeagent.reader import Reading
+from nodeagent.report import OwnOffer
 from service.logs import ERROR
 
 #: Seconds for which kubelet's device manager remembers a plugin that stopped
@@ -40,6 +41,8 @@ REMEMBERED = 330.0
 #: Seconds for which a kubelet that started may not have learnt of its pods yet: until then it
 #: lists no holders, though its checkpoint keeps them.
 LEARNING = 15.0
+#: Seconds for which kubelet may answer nothing, as while it restarts, before the Node tells it.
+PATIENCE = 10.0
 
 log = structlog.get_logger()
 
@@ -50,10 +53,11 @@ class Observed:
 
     observation: Observation
     in_use: Mapping[DeviceId, PodUid]
-    #: Devices that pods of either path hold.
+    #: Devices that pods of either path hold; of shared ones, the replicas too.
     held: frozenset[DeviceId]
     #: What our plugin has to offer.
     offers: Mapping[ResourceName, Offer]
+    plugin: OwnOffer
     #: What kubelet answers or writes that cannot be understood; empty where all is well.
     trouble: str
 
@@ -93,7 +97,7 @@ class Observer:
         self._kubelet_since = -inf
         self._last_uids: dict[DeviceId, PodUid] = {}
         self._active_at = clock()
-        self._faults: dict[str, str] = {}
+        self._faults: dict[str, _Fault] = {}
 
     def observe(self, node: OwnNode, reading: Reading, plugin: Callable[[], Status]) -> Observed:
         """Return how things stand; `plugin` tells how far our own has come with kubelet."""
@@ -144,9 +148,17 @@ class Observer:
         return Observed(
             observation=observation,
             in_use=in_use,
-            held=self._pods.assigned() | set(map(device_of, held)) | in_use.keys(),
+            held=self._pods.assigned() | held.keys() | set(map(device_of, held)) | in_use.keys(),
             offers=found,
-            trouble="; ".join(f"{what}: {error}" for what, error in self._faults.items() if error),
+            plugin=OwnOffer(
+                offering=self._choices.offering,
+                devices=[device for offer in found.values() for device in offer.devices],
+            ),
+            trouble="; ".join(
+                f"{what}: {fault.error}"
+                for what, fault in self._faults.items()
+                if now - fault.since >= PATIENCE
+            ),
         )
 
     def _offers(self, reading: Reading) -> tuple[Mapping[ResourceName, Offer], str]:
@@ -226,9 +238,22 @@ class Observer:
         return uids
 
     def _complain(self, message: str, error: str) -> None:
-        if error and self._faults.get(message) != error:
+        before = self._faults.get(message)
+        if not error:
+            self._faults.pop(message, None)
+            return
+        if before is None or before.error != error:
             log.warning(message, **{ERROR: error})
-        self._faults[message] = error
+        since = self._clock() if before is None else before.since
+        self._faults[message] = _Fault(error, since)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What kubelet does wrong, and since when without a break (monotonic seconds)."""
+
+    error: str
+    since: float
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpus.annotations import (
@@ -17,8 +17,10 @@ from gpus.annotations import (
 )
 from gpus.model import DeviceId, Gpu, Health, NodeInventory, Path, PodUid
 from kube.events import EventType
+from nodeagent.deviceplugin.devices import Device, Offering
 from nodeagent.inventory.standing import cause_of
 from nodeagent.labels import node_labels, own_labels
+from nodeagent.offer_labels import as_offered
 from nodeagent.path import Cause, Decision
 from nodeagent.publisher import Condition, Wanted
 
@@ -35,16 +37,26 @@ class Message:
     message: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnOffer:
+    """How our device plugin offers the GPUs, and what it lists of them."""
+
+    offering: Offering
+    devices: Sequence[Device]
+
+
 def wanted(
     decision: Decision,
     inventory: NodeInventory | None,
     *,
     in_use: Mapping[DeviceId, PodUid],
     held: Collection[DeviceId],
+    plugin: OwnOffer | None = None,
 ) -> Wanted:
     """Return what the Node should say; of a node that never had a GPU, one line for people.
 
-    `in_use` is what kubelet gave to pods, `held` what pods hold on either path.
+    `in_use` is what kubelet gave to pods, `held` what pods hold on either path, and `plugin` what
+    our own device plugin makes of the GPUs, where that is not one device each.
     """
     if decision.cause is Cause.NO_GPU and (inventory is None or not inventory.gpus):
         return Wanted(annotations={SUMMARY: _cut("; ".join([decision.reason, *_why(inventory)]))})
@@ -52,16 +64,19 @@ def wanted(
     annotations = {
         PATH: str(decision.path),
         PATH_REASON: _cut(decision.reason),
-        SUMMARY: summary(decision, inventory, held=held),
+        SUMMARY: summary(decision, inventory, held=held, plugin=plugin),
     }
     if in_use:
         annotations[IN_USE] = encode_in_use(in_use)
     if inventory is not None and known:
         annotations[INVENTORY] = encode_inventory(inventory)
+    features = node_labels(inventory) if inventory is not None else {}
+    if inventory is not None and plugin is not None and decision.cause is Cause.OWN_PLUGIN:
+        features = as_offered(features, inventory, plugin.offering)
     return Wanted(
         annotations=annotations,
         labels=own_labels(inventory),
-        features=node_labels(inventory) if inventory is not None else {},
+        features=features,
         condition=Condition(
             status=_is_served(decision) and not _all_unhealthy(decision, inventory),
             reason=str(decision.cause),
@@ -71,7 +86,11 @@ def wanted(
 
 
 def summary(
-    decision: Decision, inventory: NodeInventory | None, *, held: Collection[DeviceId]
+    decision: Decision,
+    inventory: NodeInventory | None,
+    *,
+    held: Collection[DeviceId],
+    plugin: OwnOffer | None = None,
 ) -> str:
     """Return one line: `2 x NVIDIA GeForce RTX 4090, 1 free, driver 580.95.05, path plugin`.
 
@@ -83,11 +102,10 @@ def summary(
     models = Counter(gpu.product or "unknown GPU" for gpu in gpus)
     parts = [f"{count} x {model}" for model, count in models.items()] or ["GPUs not readable here"]
     if inventory is not None and decision.path in (Path.PLUGIN, Path.ANNOTATION):
-        free = sum(
-            gpu.health is Health.HEALTHY and device not in held
-            for gpu, device, _ in inventory.devices()
-        )
-        parts.append(f"{free} free")
+        able = [device for gpu, device, _ in inventory.devices() if gpu.health is Health.HEALTHY]
+        if plugin is not None and decision.cause is Cause.OWN_PLUGIN:
+            able = [device.id for device in plugin.devices if device.healthy]
+        parts.append(f"{sum(device not in held for device in able)} free")
     states = Counter(str(gpu.health) for gpu in gpus if gpu.health is not Health.HEALTHY)
     parts += [f"{count} {state}" for state, count in sorted(states.items())]
     if inventory is not None and inventory.withheld:

@@ -20,6 +20,7 @@ Object = dict[str, Any]
 
 NODE = "node1"
 GPU = "nvidia.com/gpu"
+_VENDOR = "nvidia.com/"
 CHECKPOINT = "kubelet_internal_checkpoint"
 #: Seconds for what involves kubelet's status updates.
 PATIENCE = 60.0
@@ -34,16 +35,26 @@ _LEASES = "/apis/coordination.k8s.io/v1/namespaces/gpudetour-system/leases"
 class GpuNode:
     """`node1` with two GPUs; every test finds it without plugin, pods and agent."""
 
-    def __init__(self, cluster: LocalCluster, stack: Stack, driver_root: Path) -> None:
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        stack: Stack,
+        driver_root: Path,
+        *,
+        profile: str = "2x-rtx-4090",
+    ) -> None:
         self.cluster = cluster
         self.stack = stack
         self.driver_root = driver_root
-        self.machine = install(driver_root, "2x-rtx-4090", node=NODE)
-        devices = driver_root / "dev"
-        devices.mkdir()
+        self.machine = install(driver_root, profile, node=NODE)
         for name in ("nvidia0", "nvidia1", "nvidiactl"):
-            # The null device: something that a runtime passes on and that does nothing.
-            os.mknod(devices / name, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+            self.make_device(name)
+
+    def make_device(self, name: str) -> None:
+        """Make a device node: the null device, which a runtime passes on and which does nothing."""
+        path = self.driver_root / "dev" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
 
     @property
     def plugins(self) -> Path:
@@ -56,13 +67,13 @@ class GpuNode:
 
     # The agent
 
-    def start_agent(self) -> None:
+    def start_agent(self, options: Mapping[str, str] | None = None) -> None:
         folders = KubeletFolders(
             root=self.cluster.node.pod_resources_socket.parent.parent,
             device_plugins=self.plugins,
             cdi=self.cluster.node.cdi,
         )
-        self.stack.start_agent(NODE, self.driver_root, kubelet=folders)
+        self.stack.start_agent(NODE, self.driver_root, kubelet=folders, options=options)
 
     def stop_agent(self) -> None:
         self.cluster.processes.stop(f"agent-{NODE}")
@@ -89,11 +100,13 @@ class GpuNode:
             timeout=timeout,
         )
 
-    def offers(self, count: int | None, *, timeout: float = PATIENCE) -> Object:
+    def offers(
+        self, count: int | None, *, resource: str = GPU, timeout: float = PATIENCE
+    ) -> Object:
         """Wait until kubelet offers so many GPUs; None: until node status does not name them."""
         wanted = None if count is None else str(count)
         return self.node_when(
-            lambda node: node["status"]["allocatable"].get(GPU) == wanted, timeout=timeout
+            lambda node: node["status"]["allocatable"].get(resource) == wanted, timeout=timeout
         )
 
     def gives_out(self, count: int) -> None:
@@ -116,14 +129,19 @@ class GpuNode:
     # Pods
 
     def create_pod(
-        self, name: str, *, command: list[str] | None = None, devices: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        command: list[str] | None = None,
+        devices: Sequence[str] = (),
+        asks: Mapping[str, int] | None = None,
     ) -> Object:
-        """Create a pod that asks for one GPU, and place it as the extender does.
+        """Create a pod that asks for a GPU, or for what `asks` says; place it as the extender does.
 
         It prints its environment and waits, or runs `command`. `devices` are those assigned to it
         on the annotation path; on the plugin path kubelet chooses.
         """
-        pod = self.cluster.api.create(_PODS, _gpu_pod(name, command))
+        pod = self.cluster.api.create(_PODS, _gpu_pod(name, command, asks or {GPU: 1}))
         containers = {"main": list(devices)} if devices else {}
         assigned = {"v": 1, "epoch": self._epoch(), "containers": containers}
         binding = {
@@ -194,8 +212,9 @@ class GpuNode:
         names = [name for name in annotations_of(node) if "gpudetour.io/" in name]
         metadata = {"labels": {"gpudetour.io/path": None}, "annotations": dict.fromkeys(names)}
         self.cluster.api.patch(_NODE, {"metadata": metadata})
-        if GPU in node["status"]["capacity"]:
-            gone = {"status": {field: {GPU: None} for field in ("capacity", "allocatable")}}
+        if served := [name for name in node["status"]["capacity"] if name.startswith(_VENDOR)]:
+            absent = dict.fromkeys(served)
+            gone = {"status": {"capacity": absent, "allocatable": absent}}
             self.cluster.api.patch(f"{_NODE}/status", gone)
 
     def forget_plugins(self) -> None:
@@ -205,13 +224,13 @@ class GpuNode:
         self.cluster.node.start_kubelet()
 
 
-def _gpu_pod(name: str, command: list[str] | None) -> Object:
+def _gpu_pod(name: str, command: list[str] | None, asks: Mapping[str, int]) -> Object:
     """A pod that the webhook has seen, and that waits for a Binding."""
     container: Object = {
         "name": "main",
         "image": _IMAGE,
         "imagePullPolicy": "Never",
-        "resources": {"limits": {GPU: 1}},
+        "resources": {"limits": dict(asks)},
     }
     if command is not None:
         container["command"] = command

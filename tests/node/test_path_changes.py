@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from localcluster.foreignplugin import Foreign
-from tests.node.gpu_node import GPU, GpuNode, annotations_of, condition, containers
+from tests.node.gpu_node import GPU, NODE, GpuNode, Object, annotations_of, condition, containers
+from tests.node.transitions import PROMISED
 
 pytestmark = pytest.mark.node
 
 WISH = {"gpudetour.io/path": "annotation"}
 NO_WISH = {"gpudetour.io/path": None}
+_SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 
 
 def test_from_our_plugin_to_annotations_and_back(gpu_node: GpuNode) -> None:
@@ -74,3 +76,69 @@ def test_a_zero_left_by_a_plugin_is_removed_once_kubelet_forgot_it(gpu_node: Gpu
     gpu_node.offers(None)
     gpu_node.create_pod("one", devices=[gpu_node.machine.uuids[0]])
     gpu_node.running("one")
+
+
+def test_it_leaves_the_node_to_dra_once_no_pod_needs_it_and_comes_back(gpu_node: GpuNode) -> None:
+    gpu_node.start_agent()
+    gpu_node.path_is("plugin", "OwnDevicePlugin")
+    gpu_node.offers(2)
+    gpu_node.create_pod("old")
+    before = containers(gpu_node.running("old"))
+
+    gpu_node.cluster.api.create(_SLICES, _slice())
+    node = gpu_node.path_is("draining", "Draining")
+    assert "gpu.nvidia.com" in annotations_of(node)["gpudetour.io/path-reason"]
+    assert containers(gpu_node.running("old")) == before
+    gpu_node.delete_pod("old")
+    node = gpu_node.path_is("settling", "DynamicResourceAllocation")
+    assert "gpu.nvidia.com" in annotations_of(node)["gpudetour.io/path-reason"]
+    assert condition(node)["status"] == "True"
+    gpu_node.offers(0)
+    assert not list(gpu_node.plugins.glob("gpudetour-*"))
+
+    gpu_node.cluster.api.delete(f"{_SLICES}/{NODE}-gpus")
+    gpu_node.path_is("plugin", "OwnDevicePlugin")
+    gpu_node.offers(2)
+
+
+def _slice() -> Object:
+    """What NVIDIA's DRA driver publishes of this node."""
+    return {
+        "metadata": {"name": f"{NODE}-gpus"},
+        "spec": {
+            "driver": "gpu.nvidia.com",
+            "nodeName": NODE,
+            "pool": {"name": NODE, "generation": 1, "resourceSliceCount": 1},
+            "devices": [{"name": "gpu-0"}],
+        },
+    }
+
+
+def test_what_somebody_edits_by_hand_is_put_right(gpu_node: GpuNode) -> None:
+    gpu_node.start_agent()
+    gpu_node.path_is("plugin", "OwnDevicePlugin")
+    gpu_node.offers(2)
+    gpu_node.create_pod("one")
+    before = containers(gpu_node.running("one"))
+    node = gpu_node.node_when(lambda node: "gpudetour.io/in-use" in annotations_of(node))
+    right = ours(node)
+    names = [name for name in right if name.startswith("gpudetour.io/")]
+    for spoilt in (None, "{", "annotation"):
+        wrong = dict.fromkeys(names, spoilt)
+        metadata = {"annotations": wrong, "labels": {"gpudetour.io/gpu": None}}
+        gpu_node.cluster.api.patch(f"/api/v1/nodes/{NODE}", {"metadata": metadata})
+        gpu_node.node_when(lambda node: ours(node) == right, timeout=PROMISED)
+    gpu_node.cluster.api.patch(
+        f"/api/v1/nodes/{NODE}/status",
+        {"status": {"conditions": [{"type": "GPUPathHealthy", "status": "False"}]}},
+    )
+    gpu_node.path_is("plugin", "OwnDevicePlugin", timeout=PROMISED)
+    gpu_node.node_when(lambda node: condition(node)["status"] == "True", timeout=PROMISED)
+    assert containers(gpu_node.running("one")) == before
+
+
+def ours(node: Object) -> dict[str, str]:
+    """What the agent keeps in the metadata of its Node."""
+    labels: dict[str, str] = node["metadata"]["labels"]
+    kept = {f"label {name}": value for name, value in labels.items() if "gpu" in name}
+    return kept | {n: v for n, v in annotations_of(node).items() if n.startswith("gpudetour.io/")}
