@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 
 import click
-import structlog
 
-from localcluster.fuzz.campaign import Seen, pieces, processors, run
+from localcluster.fuzz.campaign import Seen, pieces, processors, quiet, run
 from localcluster.fuzz.targets import TARGETS
 from localcluster.parts.progress import progress_on
 
 _INPUTS = 1_000_000
 _SHOWN = 5
+_INTERRUPTED = 130
 
 
 @click.command(context_settings={"show_default": True})
@@ -33,24 +34,23 @@ _SHOWN = 5
 )
 def main(inputs: int, seed: int, first: int, only: tuple[str, ...], processes: int) -> None:
     """Send wrong requests to webhook and extender; ends with 1 when an answer is not in order."""
-    # What is refused is logged, a million times; a failure brings its traceback with it.
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    quiet()
     targets = only or tuple(TARGETS)
-    todo = itertools.chain.from_iterable(
-        pieces(target, seed=seed, first=first, inputs=inputs) for target in targets
-    )
-    started = time.monotonic()
+    # By turns, so that who stops half-way has seen half of each.
+    each = (pieces(target, seed=seed, first=first, inputs=inputs) for target in targets)
+    todo = itertools.chain.from_iterable(zip(*each, strict=True))
+    # As Ctrl-C: what was seen so far is told.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started, seen, status = time.monotonic(), Seen(), 0
+    total, progress = inputs * len(targets), progress_on(sys.stderr)
     try:
-        seen = run(
-            todo,
-            total=inputs * len(targets),
-            processes=processes,
-            progress=progress_on(sys.stderr),
-        )
+        run(todo, seen, total=total, processes=processes, progress=progress)
     except BrokenProcessPool as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
     _show(seen, seconds=time.monotonic() - started)
-    sys.exit(1 if seen.failures else 0)
+    sys.exit(1 if seen.failures else status)
 
 
 def _show(seen: Seen, *, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import faulthandler
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing import get_context
 from random import Random
+
+import structlog
 
 from localcluster.fuzz.targets import TARGETS, Target
 from localcluster.parts.progress import Progress
@@ -127,31 +130,40 @@ def send(piece: Piece, *, targets: Mapping[str, Callable[[], Target]] = TARGETS)
     return seen
 
 
-def run(todo: Iterator[Piece], *, total: int, processes: int, progress: Progress) -> Seen:
-    """Send all pieces; `total` is how many requests they hold.
+def run(
+    todo: Iterator[Piece], seen: Seen, *, total: int, processes: int, progress: Progress
+) -> None:
+    """Send all pieces, and put what they came to into `seen`; `total` is how many requests they
+    hold.
 
     Raises `BrokenProcessPool` when a process dies, with the pieces it may have been at.
     """
-    seen = Seen()
+    with progress.task(f"{total:,} requests") as tell:
+        for piece in _sent(todo, processes):
+            seen.add(piece)
+            tell(f"{seen.outcomes.total():,} answered, {len(seen.failures)} not in order")
+
+
+def _sent(todo: Iterator[Piece], processes: int) -> Iterator[Seen]:
     if processes == 1:
-        for piece in todo:
-            seen.add(send(piece))
-        return seen
-    with (
-        progress.task(f"{total:,} requests") as tell,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-    ):
+        yield from map(send, todo)
+        return
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=quiet) as pool:
         running: dict[Future[Seen], Piece] = {
             pool.submit(send, piece): piece for piece in islice(todo, 2 * processes)
         }
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for each in done:
-                seen.add(_result(each, running))
+                yield _result(each, running)
                 running.pop(each)
                 running |= {pool.submit(send, piece): piece for piece in islice(todo, 1)}
-            tell(f"{seen.outcomes.total():,} answered, {len(seen.failures)} not in order")
-    return seen
+
+
+def quiet() -> None:
+    """Log nothing: what is refused would be told a million times, and a failure tells itself."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def _result(done: Future[Seen], running: dict[Future[Seen], Piece]) -> Seen:

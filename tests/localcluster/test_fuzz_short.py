@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -19,20 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localcluster.fuzz import seeds
-from localcluster.fuzz.campaign import PIECE, Piece, pieces, send
+from localcluster.fuzz.campaign import PIECE, Piece, pieces, quiet, send
 from localcluster.fuzz.mutations import mutate
 from localcluster.fuzz.targets import TARGETS, Sent, WebhookTarget, Wrong
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Any:
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+def quietly() -> Iterator[None]:
+    quiet()
     yield
     structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.usefixtures("quiet")
 def test_wrong_requests_are_answered_in_order(target: str) -> None:
     seen = send(Piece(target=target, seed=7, first=0, number=1500))
 
