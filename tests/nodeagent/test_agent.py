@@ -48,7 +48,8 @@ class Running:
     def __init__(self, folder: Path, kubelet: FakeKubelet) -> None:
         self.folder = folder
         self.kubelet = kubelet
-        self.broken = False
+        #: The status of every answer, where that is not 200.
+        self.broken = 0
         self.wrote = threading.Condition()
         self.writes: list[Request] = []
         self.wake = threading.Event()
@@ -61,13 +62,18 @@ class Running:
         with self.wrote:
             self.writes.append(request)
             self.wrote.notify_all()
-        return refusal(500, "InternalError") if self.broken else Answer(body={})
+        return refusal(self.broken) if self.broken else Answer(body={})
 
     def until_written(self, holds: Callable[[Request], bool]) -> Request:
         """Wait for a write that satisfies a condition."""
         with self.wrote:
             assert self.wrote.wait_for(lambda: any(map(holds, self.writes)), 15), self.writes
             return next(filter(holds, self.writes))
+
+    def until_written_since(self, count: int, holds: Callable[[Request], bool]) -> None:
+        """Wait for one after the first `count` writes."""
+        with self.wrote:
+            assert self.wrote.wait_for(lambda: any(map(holds, self.writes[count:])), 15)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -138,6 +144,7 @@ def _publishes(path: str) -> Callable[[Request], bool]:
 
 
 _PATH = "gpudetour.io/path"
+_EVENTS = "/api/v1/namespaces/default/events"
 FRESH = OwnNode(metadata=NodeMeta(name="n1", uid="u1"))
 
 
@@ -153,7 +160,7 @@ def test_it_serves_kubelet_and_says_so_in_one_step(agent: Running) -> None:
     with agent.running():
         agent.show(FRESH)
         agent.until_written(_publishes("plugin"))
-        event = agent.until_written(lambda r: r.path == "/api/v1/namespaces/default/events")
+        event = agent.until_written(lambda r: r.path == _EVENTS)
         assert event.body["reason"] == "GPUPathChanged"
         assert event.body["involvedObject"]["name"] == "n1"
         names = [device.name for device in _allocate(agent.kubelet).cdi_devices]
@@ -170,13 +177,14 @@ def test_nothing_is_done_before_the_node_was_seen(agent: Running) -> None:
     assert all(r.body["metadata"].get("uid", "u1") == "u1" for r in agent.writes if _is_metadata(r))
 
 
-def test_an_api_server_in_trouble_does_not_stop_the_plugin(agent: Running) -> None:
-    agent.broken = True
+@pytest.mark.parametrize("status", [401, 403, 409, 410, 422, 429, 500])
+def test_an_api_server_in_trouble_does_not_stop_the_plugin(agent: Running, status: int) -> None:
+    agent.broken = status
     with agent.running():
         agent.show(FRESH)
         agent.kubelet.until(lambda: len(agent.kubelet.healthy(GPU)) == 2)
         agent.until_written(_publishes("plugin"))
-        agent.broken = False
+        agent.broken = 0
         before = len(agent.writes)
         agent.kubelet.restart()
         agent.kubelet.until(lambda: len(agent.kubelet.healthy(GPU)) == 2)
@@ -231,6 +239,20 @@ def test_it_stands_aside_for_dra_and_takes_over_when_that_is_gone(agent: Running
         agent.wake.set()
         agent.until_written(_publishes("plugin"))
         agent.kubelet.until(lambda: len(agent.kubelet.healthy(GPU)) == 2)
+
+
+def test_a_path_is_told_once_though_the_node_is_seen_late(agent: Running) -> None:
+    with agent.running():
+        agent.show(FRESH)
+        agent.until_written(_tells("OwnDevicePlugin"))
+        # The condition that was written has not arrived, but something else has to be written.
+        for number in range(3):
+            noted = {"gpudetour.io/summary": f"edited {number}"}
+            before = len(agent.writes)
+            agent.show(OwnNode(metadata=NodeMeta(name="n1", uid="u1", annotations=noted)))
+            agent.until_written_since(before, _is_metadata)
+    (told,) = (r for r in agent.writes if r.path.startswith(_EVENTS))
+    assert (told.body["reason"], told.body["count"]) == ("GPUPathChanged", 1)
 
 
 def test_the_admins_wish_takes_the_plugin_away_after_a_pause(agent: Running) -> None:
