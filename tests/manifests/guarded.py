@@ -26,6 +26,7 @@ NODES = ("node-a", "node-b")
 EPOCH = 7
 HELD = "held"
 DEVICES = f"gpudetour-devices-{'h' * 20}"
+CA = "gpudetour-ca"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -163,6 +164,7 @@ def _furnish(cluster: LocalCluster) -> None:
         cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
         _grant(cluster, "user", role="admin", namespace=name)
     api.create(LEASES, {"metadata": {"name": EXTENDER}, "spec": {"leaseTransitions": EPOCH}})
+    api.create(f"/api/v1/namespaces/{NAMESPACE}/secrets", {"metadata": {"name": CA}})
     for name, resources, verbs in (
         ("other-scheduler", ["pods/binding"], ["create"]),
         ("network-plugin", ["nodes", "nodes/status"], ["patch"]),

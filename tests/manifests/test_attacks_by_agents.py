@@ -4,23 +4,27 @@ node has.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
 from gpus.annotations import GPU_LABEL
+from localcluster import shipped
 from localcluster.stack import EXTENDER, NAMESPACE
 from nodeagent.node import FIELD_MANAGER, OwnNode, removal_of
 from nodeagent.publisher import Condition, Wanted, plan
 from tests.manifests.attempts import Attempt, allowed, refused, rows
 from tests.manifests.door import APPLY, JSON_PATCH, Object, Request
-from tests.manifests.guarded import LEASES, NODES, TEAM, Guarded, gpu_pod, pods
+from tests.manifests.guarded import CA, LEASES, NODES, TEAM, Guarded, gpu_pod, pods
 
 pytestmark = pytest.mark.controlplane
 
 OWN, OTHER = NODES
 POLICY, INVENTORY, HEARTBEATS = "gpudetour-nodes", "gpudetour-inventory", "gpudetour-heartbeats"
+SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+CA_KEY = f"{SECRETS}/{CA}"
 SPOOFED = {"gpudetour.io/inventory": '{"v":1,"source":"nvml","gpus":[]}'}
 
 
@@ -186,6 +190,15 @@ ATTACKS = {
         ),
         allowed("pods of the node", "agent", Request(method="GET", path="/api/v1/pods")),
     ],
+    "A16 the key of the authority": [
+        *(
+            refused("read", who, Request(method="GET", path=CA_KEY), by="RBAC")
+            for who in ("user", "agent", "webhook", "extender", "kubelet", "network-plugin")
+        ),
+        refused("all read", "certs", Request(method="GET", path=SECRETS), by="RBAC"),
+        refused("another", "certs", Request(method="GET", path=f"{SECRETS}/other"), by="RBAC"),
+        allowed("read", "certs", Request(method="GET", path=CA_KEY)),
+    ],
     "A17 spoofed by a kubelet or another writer of nodes": [
         refused("inventory", "kubelet", told(OWN), by=INVENTORY),
         refused("by the status", "kubelet", told(OWN, status=True), by=INVENTORY),
@@ -233,3 +246,9 @@ def test_all_that_an_agent_really_writes_is_allowed(guard: Guarded) -> None:
         Request(method="PATCH", path=f"{path}/status", body=removal, kind=JSON_PATCH),
     ):
         assert guard.told("agent", request) == ""
+
+
+def test_no_pod_of_ours_is_given_the_key_of_the_authority() -> None:
+    """Kubelet hands out what a pod mounts, whatever the rights of its account."""
+    for workload in shipped.objects("Deployment", "DaemonSet", "Job"):
+        assert CA not in json.dumps(workload["spec"]["template"])

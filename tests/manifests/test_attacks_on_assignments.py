@@ -212,6 +212,17 @@ ATTACKS = {
             Request(method="DELETE", path=f"{config_maps()}/kube-root-ca.crt"),
         ),
     ],
+    "A3 another scheduler": [
+        refused("bound by its owner", "user", bind("waiting", binding("waiting")), by="RBAC"),
+        refused(
+            "without the label",
+            "user",
+            create(changed(gpu_pod("own", schedulerName="own"), labels={"gpudetour.io/gpu": "x"})),
+            by="gpudetour-admitted",
+        ),
+        # It counts by its label: tests/cluster/test_unclear_holder.py.
+        allowed("with the label", "user", create(gpu_pod("own", schedulerName="own"))),
+    ],
     "A4 tied to a node": [
         refused("gpu pod", "user", create(gpu_pod("tied", nodeName=NODES[0])), by=PODS),
         refused(
