@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import secrets
+import socket
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -11,6 +14,7 @@ import structlog
 from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX
 from kube.client import Client
 from kube.connection import NoConnection, connect
+from kube.events import EventRecorder
 from service.certificates import Expiry
 from service.command import CONTEXT, launch, with_options
 from service.http import serve
@@ -19,6 +23,9 @@ from service.metrics import new_registry
 from service.side_port import SidePort
 from service.tls import TlsError
 from webhook.app import create_app
+from webhook.canary import RETRY, TIMEOUT, Canary, Pace, Trial
+from webhook.canary_report import FIELD_MANAGER, CanaryMetrics, DeploymentReport
+from webhook.canary_verdict import Verdict
 from webhook.metrics import Metrics
 from webhook.mutate import Mutator
 from webhook.runtime_classes import RuntimeClasses
@@ -54,9 +61,13 @@ def run(settings: Settings) -> None:
         runtime_classes=runtime_classes.snapshot,
     )
 
+    canary_metrics = CanaryMetrics(registry)
+
     def on_start() -> None:
         side_port.start()
         lifecycle.spawn("runtime-classes", runtime_classes.run, wake=runtime_classes.close)
+        if settings.canary_interval:
+            start_canary(settings, mutator, canary_metrics, lifecycle)
 
     def on_stop() -> None:
         lifecycle.shutdown()
@@ -69,6 +80,31 @@ def run(settings: Settings) -> None:
         on_stop=on_stop,
         on_drain=lifecycle.draining.set,
     )
+
+
+def start_canary(
+    settings: Settings, mutator: Mutator, metrics: CanaryMetrics, lifecycle: Lifecycle
+) -> None:
+    """Start the canary and what writes its Events, with connections of their own."""
+    client = Client(connect(settings.kubeconfig), timeout=TIMEOUT, pool_size=2)
+    events = EventRecorder(client, component=FIELD_MANAGER, instance=socket.gethostname())
+    report = DeploymentReport(client, deployment=settings.deployment, events=events)
+
+    def tell(verdict: Verdict) -> None:
+        metrics.count(verdict.outcome, now=datetime.now(UTC))
+        report.tell(verdict)
+
+    canary = Canary(
+        Trial(client=client, mutator=mutator, namespace=settings.canary_namespace).run,
+        tell=tell,
+        pace=Pace(
+            interval=settings.canary_interval,
+            retry=min(RETRY, settings.canary_interval),
+            jitter=lambda: random.uniform(0.8, 1.2),  # noqa: S311 - replicas take turns
+        ),
+    )
+    lifecycle.spawn("canary-events", events.run)
+    lifecycle.spawn("canary", canary.run)
 
 
 def new_config_map_name() -> str:

@@ -17,6 +17,7 @@ from webhook.policy import Policy
 _SELECTOR = re.compile(
     r"(?P<key>(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62})=(?P<value>[A-Za-z0-9._-]{0,63})"
 )
+_DEPLOYMENT = re.compile(r"[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,9 @@ class Settings:
     toleration_key: str
     scheduler_name: str
     close_others: bool
+    canary_interval: float
+    canary_namespace: str
+    deployment: str
     log_level: str
     log_format: str
 
@@ -45,6 +49,10 @@ class Settings:
             raise ValueError(
                 f"--node-selector {self.node_selector!r} is not KEY=VALUE of a node label"
             )
+        if not 0 <= self.canary_interval < float("inf"):
+            raise ValueError(f"--canary-interval {self.canary_interval} is no number of seconds")
+        if _DEPLOYMENT.fullmatch(self.deployment) is None:
+            raise ValueError(f"--deployment {self.deployment!r} is not NAMESPACE/NAME")
 
     def policy(self) -> Policy:
         """Return what becomes of pods that ask for GPUs."""
@@ -104,6 +112,21 @@ OPTIONS: tuple[command.Option, ...] = (
         is_flag=True,
         help="Serve /close too, which hides the GPUs from pods that ask for none, for nodes whose "
         "default runtime is NVIDIA's.",
+    ),
+    click.option(
+        "--canary-interval",
+        default=60.0,
+        help="Seconds between trials whether GPU pods are admitted as they must be; 0: none.",
+    ),
+    click.option(
+        "--canary-namespace",
+        default="gpudetour-canary",
+        help="Where trial pods are created, as dry runs only.",
+    ),
+    click.option(
+        "--deployment",
+        default="gpudetour-system/gpudetour-webhook",
+        help="NAMESPACE/NAME of the Deployment that shows what the trials prove.",
     ),
     *command.LOGGING,
 )

@@ -24,6 +24,9 @@ DEFAULTS = {
     "--toleration-key": "nvidia.com/gpu",
     "--scheduler-name": "",
     "--close-others": False,
+    "--canary-interval": 60.0,
+    "--canary-namespace": "gpudetour-canary",
+    "--deployment": "gpudetour-system/gpudetour-webhook",
     "--log-level": "info",
     "--log-format": "json",
 }
