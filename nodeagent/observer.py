@@ -13,12 +13,12 @@ from pathlib import Path as FilePath
 
 import structlog
 
-from gpus.annotations import is_holder_id
 from gpus.model import DeviceId, Path, PodUid, ResourceName
 from nodeagent.deviceplugin.devices import NothingToOffer, Offer, Offering, device_of, offers
 from nodeagent.deviceplugin.foreign import ForeignPlugin, find_sockets
 from nodeagent.deviceplugin.plugins import Status
 from nodeagent.deviceplugin.registration import KUBELET_SOCKET, Stamp, stamp
+from nodeagent.holders import HolderMemory
 from nodeagent.node import (
     OwnNode,
     allocatable,
@@ -29,7 +29,7 @@ from nodeagent.node import (
 )
 from nodeagent.path import Observation
 from nodeagent.podresources.checkpoint import Checkpoint, CheckpointError, read_checkpoint
-from nodeagent.podresources.client import Holder, PodResources, PodResourcesError, Resources
+from nodeagent.podresources.client import PodResources, PodResourcesError, Resources
 from nodeagent.pods import NodePods
 from nodeagent.reader import Reading
 from nodeagent.report import OwnOffer
@@ -38,9 +38,6 @@ from service.logs import ERROR
 #: Seconds for which kubelet's device manager remembers a plugin that stopped
 #: (devicemanager/types.go endpointStopGracePeriod), and some for its next status update.
 REMEMBERED = 330.0
-#: Seconds for which a kubelet that started may not have learnt of its pods yet: until then it
-#: lists no holders, though its checkpoint keeps them.
-LEARNING = 15.0
 #: Seconds for which kubelet may answer nothing, as while it restarts, before the Node tells it.
 PATIENCE = 10.0
 
@@ -94,8 +91,7 @@ class Observer:
         self._history = _History()
         self._kubelet_seen = clock()
         self._kubelet: tuple[Stamp | None, ...] = ()
-        self._kubelet_since = -inf
-        self._last_uids: dict[DeviceId, PodUid] = {}
+        self._memory = HolderMemory(pods.uid_of)
         self._active_at = clock()
         self._faults: dict[str, _Fault] = {}
 
@@ -109,8 +105,8 @@ class Observer:
         own = plugin()
         checkpoint, readable = self._checkpoint()
         kubelet = self._kubelet_present(now)
-        held = _held(resources, checkpoint)
-        in_use = self._steadied(self._uids(held, checkpoint), checkpoint, now=now)
+        holders = self._memory.holders(resources, checkpoint, now=now)
+        self._complain("kubelet names devices that no GPU can be", ", ".join(holders.strange))
         found, missing = self._offers(reading)
         capacity = gpu_capacity(node)
         heard = before.heard or own.heard
@@ -138,7 +134,7 @@ class Observer:
             own_error=own.error,
             annotation_pods=pods.annotation,
             plugin_pods=pods.plugin,
-            holders=max(len(set(held.values())), len(set(in_use.values()))),
+            holders=holders.count(),
             capacity=max(capacity.values(), default=None),
             remembered=self._remembered(checkpoint, readable=readable, now=now),
             published=published,
@@ -147,8 +143,11 @@ class Observer:
         )
         return Observed(
             observation=observation,
-            in_use=in_use,
-            held=self._pods.assigned() | held.keys() | set(map(device_of, held)) | in_use.keys(),
+            in_use=holders.uids,
+            held=frozenset(
+                {*self._pods.assigned(), *holders.held, *map(device_of, holders.held)}
+                | holders.uids.keys()
+            ),
             offers=found,
             plugin=OwnOffer(
                 offering=self._choices.offering,
@@ -174,23 +173,12 @@ class Observer:
         """Tell whether kubelet offers registration, or did a moment ago: it may be restarting."""
         sockets = (stamp(self._folder / KUBELET_SOCKET), stamp(self._pod_resources.socket))
         if self._kubelet not in ((), sockets):
-            self._kubelet_since = now
+            self._memory.kubelet_started(now=now)
         self._kubelet = sockets
         if sockets[0] is not None:
             self._kubelet_seen = now
             return True
         return self._folder.is_dir() and now - self._kubelet_seen < self._choices.patience
-
-    def _steadied(
-        self, uids: dict[DeviceId, PodUid], checkpoint: Checkpoint | None, *, now: float
-    ) -> dict[DeviceId, PodUid]:
-        """Add those that a kubelet which just started has not learnt of, but has written down."""
-        if now - self._kubelet_since < LEARNING:
-            recorded = {device_of(each): uid for each, uid in _recorded(checkpoint).items()}
-            kept = {d: uid for d, uid in self._last_uids.items() if recorded.get(d) == uid}
-            uids = {**kept, **uids}
-        self._last_uids = uids
-        return uids
 
     def _resources(self) -> Resources | None:
         if not self._pod_resources.socket.exists():
@@ -216,26 +204,6 @@ class Observer:
         if not readable:
             return now - self._active_at < REMEMBERED
         return checkpoint is not None and any(map(is_served_resource, checkpoint.registered))
-
-    def _uids(
-        self, held: Mapping[DeviceId, Holder | PodUid], checkpoint: Checkpoint | None
-    ) -> dict[DeviceId, PodUid]:
-        by_device = _recorded(checkpoint)
-        uids: dict[DeviceId, PodUid] = {}
-        strange: list[str] = []
-        for device, holder in held.items():
-            if not is_holder_id(device_of(device)):
-                strange.append(repr(device)[:64])
-                continue
-            uid: PodUid | None
-            if isinstance(holder, Holder):
-                uid = by_device.get(device) or self._pods.uid_of(holder.namespace, holder.pod)
-            else:
-                uid = holder
-            if uid:
-                uids[device_of(device)] = uid
-        self._complain("kubelet names devices that no GPU can be", ", ".join(sorted(strange)[:3]))
-        return uids
 
     def _complain(self, message: str, error: str) -> None:
         before = self._faults.get(message)
@@ -283,28 +251,3 @@ def _gives_out(resources: Resources | None, node: OwnNode) -> bool:
     if resources is None:
         return allocatable(node) > 0
     return any(is_served_resource(name) and ids for name, ids in resources.healthy.items())
-
-
-def _held(
-    resources: Resources | None, checkpoint: Checkpoint | None
-) -> dict[DeviceId, Holder | PodUid]:
-    """Return the holders by device; without kubelet's answer, those that it wrote down."""
-    if resources is None:
-        return dict(_recorded(checkpoint))
-    return {
-        device: Holder(namespace=holder.namespace, pod=holder.pod, container="")
-        for name, devices in resources.held.items()
-        if is_served_resource(name)
-        for device, holder in devices.items()
-    }
-
-
-def _recorded(checkpoint: Checkpoint | None) -> dict[DeviceId, PodUid]:
-    if checkpoint is None:
-        return {}
-    return {
-        device: uid
-        for name, devices in checkpoint.held.items()
-        if is_served_resource(name)
-        for device, uid in devices.items()
-    }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from localcluster.foreignplugin import Foreign
 from localcluster.waiting import until
-from tests.node.gpu_node import GpuNode, containers, holders
+from tests.node.gpu_node import GpuNode, annotations_of, containers, holders
 
 pytestmark = pytest.mark.node
 
@@ -135,3 +137,43 @@ def test_a_plugin_that_hangs_is_replaced(gpu_node: GpuNode) -> None:
             gpu_node.gives_out(2)
         gpu_node.create_pod("two")
         gpu_node.running("two")
+
+
+def test_it_registers_again_when_its_socket_or_the_whole_folder_is_gone(gpu_node: GpuNode) -> None:
+    gpu_node.start_agent()
+    gpu_node.offers(2)
+    gpu_node.create_pod("old")
+    before = containers(gpu_node.running("old"))
+    ours = gpu_node.plugins / "gpudetour-nvidia.com_gpu.sock"
+    ours.unlink()
+    until(ours.exists, timeout=10, what="our socket again")
+    gpu_node.gives_out(2)
+    gpu_node.create_pod("new")
+    gpu_node.running("new")
+    assert _given(gpu_node.environment("new")) | _given(gpu_node.environment("old")) == (
+        gpu_node.uuids
+    )
+    assert containers(gpu_node.running("old")) == before
+
+    # Kubelet forgets everything with the folder, so no pod may hold a GPU then.
+    for name in ("old", "new"):
+        gpu_node.delete_pod(name)
+    gpu_node.cluster.node.stop_kubelet()
+    shutil.rmtree(gpu_node.plugins)
+    gpu_node.cluster.node.start_kubelet()
+    gpu_node.offers(2)
+    gpu_node.path_is("plugin", "OwnDevicePlugin")
+    gpu_node.create_pod("last")
+    gpu_node.running("last")
+
+
+def test_without_a_cdi_folder_the_variable_is_used_and_that_is_told(gpu_node: GpuNode) -> None:
+    gpu_node.start_agent({"--cdi-dir": "/proc/cdi"})
+    node = gpu_node.path_is("plugin", "OwnDevicePlugin")
+    assert "the CDI spec cannot be written" in annotations_of(node)["gpudetour.io/path-reason"]
+    gpu_node.offers(2)
+    gpu_node.create_pod("one")
+    gpu_node.running("one")
+    environment = gpu_node.environment("one")
+    assert environment["NVIDIA_VISIBLE_DEVICES"] in gpu_node.uuids
+    assert not _given(environment)

@@ -14,8 +14,9 @@ from kube.watch import Event, EventKind
 from localcluster.foreignplugin import Foreign
 from nodeagent.deviceplugin.devices import MigStrategy, Offering, Slicing
 from nodeagent.deviceplugin.plugins import Status
+from nodeagent.holders import LEARNING
 from nodeagent.node import NodeMeta, NodeStatus, OwnNode
-from nodeagent.observer import LEARNING, PATIENCE, REMEMBERED, Choices, Observed, Observer
+from nodeagent.observer import PATIENCE, REMEMBERED, Choices, Observed, Observer
 from nodeagent.path import OwnPlugin
 from nodeagent.podresources.client import PodResources
 from nodeagent.pods import NodePods, PodCounts
