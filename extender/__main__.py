@@ -15,6 +15,7 @@ from extender.app import create_app
 from extender.bell import Bell
 from extender.binder import Binder
 from extender.cluster import Cluster
+from extender.connections import Connections
 from extender.eviction import Evictor
 from extender.fence import Fence, FenceMode
 from extender.filtering import Filter
@@ -50,6 +51,9 @@ COMPONENT = "gpudetour-extender"
 
 #: Seconds for which the answer to filter may wait for binds; kube-scheduler's timeout is 2 s.
 _PACE_PATIENCE = 0.25
+#: Seconds that the answer to a bind waits for kube-scheduler to take up an idle connection: longer
+#: than its loop takes for a pod.
+_ANSWER_PATIENCE = 0.1
 _TOO_MANY = "too many binds wait for the API server already, this one will be tried again"
 
 log = structlog.get_logger()
@@ -151,9 +155,11 @@ def run(settings: Settings) -> None:
         lifecycle.shutdown()
         side_port.stop()
 
+    watched = watchdog.over(_leaving_threads(app, settings))
+    connections = Connections(patience=_ANSWER_PATIENCE)
     serve(
         expiry.of_callers(
-            pace.over(watchdog.over(_leaving_threads(app, settings)), waited=metrics.paced.observe),
+            connections.over(pace.over(watched, waited=metrics.paced.observe)),
             "scheduler-client",
         ),
         settings.server(),
