@@ -25,6 +25,8 @@ _LIBRARIES = (
     "libnvidia-pkcs11*.so*", "libnvidia-ptxjitcompiler.so*",
 )  # fmt: skip
 _PROGRAMS = ("usr/bin/nvidia-smi", "usr/bin/nvidia-debugdump")
+#: The GPU Operator's driver container shows its own root here on the host.
+_DRIVER_CONTAINER = "run/nvidia/driver"
 #: Where the kernel module tells the minor numbers of MIG's capabilities, below a driver root.
 _MIG_MINORS = "proc/driver/nvidia-caps/mig-minors"
 _ACCESS = re.compile(r"gpu(\d+)/gi(\d+)(?:/ci(\d+))?/access (\d+)")
@@ -97,20 +99,26 @@ def nodes_of(roots: Roots, gpu: Gpu) -> dict[DeviceId, tuple[HostFile, ...]]:
 
 
 def driver_files(roots: Roots) -> tuple[HostFile, ...]:
-    """Return the libraries and programs that exist, each to appear where it is on the host."""
-    names: list[PurePath] = []
+    """Return the libraries and programs that exist, each to appear where it is in its root."""
+    for root in (roots.driver, roots.driver / _DRIVER_CONTAINER):
+        if names := _library_names(root):
+            names += [PurePath(name) for name in _PROGRAMS]
+            files = (_driver_file(roots, root, name) for name in names)
+            return tuple(file for file in files if file is not None)
+    return ()
+
+
+def _library_names(root: Path) -> list[PurePath]:
     for folder in FOLDERS:
-        found = (path for pattern in _LIBRARIES for path in (roots.driver / folder).glob(pattern))
-        names += sorted(path.relative_to(roots.driver) for path in found)
-        if names:
-            break  # a driver's libraries lie together; other folders are links or of another ABI
-    names += [PurePath(name) for name in _PROGRAMS]
-    return tuple(file for name in names if (file := _driver_file(roots, name)) is not None)
+        found = [path for pattern in _LIBRARIES for path in (root / folder).glob(pattern)]
+        if found:  # a driver's libraries lie together; other folders are links or of another ABI
+            return sorted(path.relative_to(root) for path in found)
+    return []
 
 
-def _driver_file(roots: Roots, name: PurePath) -> HostFile | None:
+def _driver_file(roots: Roots, root: Path, name: PurePath) -> HostFile | None:
     # Links are followed here: an absolute one below a driver root means nothing to the runtime.
-    target = resolve_in(roots.driver, name)
+    target = resolve_in(root, name)
     if target is None or not target.is_file():
         return None
     return HostFile(container_path=str(PurePosixPath("/", name)), host_path=roots.on_host(target))

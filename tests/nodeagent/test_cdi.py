@@ -77,6 +77,18 @@ def test_a_driver_root_inside_the_host_keeps_its_place_on_the_host(host: Path) -
     }
 
 
+def test_the_driver_of_a_container_is_found_below_the_hosts_root(tmp_path: Path) -> None:
+    folder = tmp_path / "run/nvidia/driver" / _LIBRARIES
+    folder.mkdir(parents=True)
+    (folder / "libcuda.so.580.95.05").write_bytes(b"ELF")
+    (folder / "libcuda.so.1").symlink_to(f"/{_LIBRARIES}/libcuda.so.580.95.05")
+    mounts = build_spec([A], _roots(tmp_path))["containerEdits"]["mounts"]
+    assert {mount["containerPath"]: mount["hostPath"] for mount in mounts} == {
+        f"/{_LIBRARIES}/{name}": f"/run/nvidia/driver/{_LIBRARIES}/libcuda.so.580.95.05"
+        for name in ("libcuda.so.1", "libcuda.so.580.95.05")
+    }
+
+
 def test_without_device_nodes_and_driver_the_spec_is_still_valid(tmp_path: Path) -> None:
     spec = build_spec([A], _roots(tmp_path))
     assert spec["containerEdits"] == {"env": ["NVIDIA_VISIBLE_DEVICES=void"]}
