@@ -12,24 +12,24 @@ import click
 import structlog
 
 from extender.app import create_app
-from extender.bell import Bell
-from extender.binder import Binder
+from extender.binding.binder import Binder
+from extender.binding.janitor import Janitor
 from extender.cluster import Cluster
 from extender.connections import Connections
-from extender.eviction import Evictor
-from extender.fence import Fence, FenceMode
 from extender.filtering import Filter
-from extender.followed_lease import FollowedLease, LeaseMode
-from extender.janitor import Janitor
-from extender.leader import Leader
+from extender.leading.fence import Fence, FenceMode
+from extender.leading.followed_lease import FollowedLease, LeaseMode
+from extender.leading.leader import Leader
 from extender.metrics import Metrics, Verb
 from extender.pace import Pace
 from extender.patience import Patience
-from extender.preemption import Mode, Preemption
+from extender.preempting.eviction import Evictor
+from extender.preempting.preemption import Mode, Preemption
 from extender.protocol import ExtenderBindingResult, encode
 from extender.settings import OPTIONS, Settings
 from extender.unclear import UnclearHolders
-from extender.waiting import Waiting
+from extender.waking.bell import Bell
+from extender.waking.waiting import Waiting
 from kube.client import Client
 from kube.connection import NoConnection, connect
 from kube.events import EventRecorder

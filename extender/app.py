@@ -14,11 +14,11 @@ import structlog
 from flask import Flask, Response, request
 
 from extender import protocol
-from extender.binder import Binder, BindError
+from extender.binding.binder import Binder, BindError
 from extender.filtering import Filter
 from extender.metrics import Metrics, Verb
 from extender.placement.facts import PodFacts, read_pod
-from extender.preemption import Preemption
+from extender.preempting.preemption import Preemption
 from extender.protocol import (
     ExtenderBindingResult,
     ExtenderFilterResult,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from extender.inherited import HandedOver
+from extender.leading.inherited import HandedOver
 from extender.placement.assign import assign
 from extender.placement.changes import (
     Change,

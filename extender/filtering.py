@@ -21,7 +21,7 @@ from extender.placement.reasons import Reason
 from extender.placement.shortlist import Choice, Decision, Standing
 from extender.placement.state import NodeState
 from extender.protocol import MAX_SCORE
-from extender.waiting import Waiting
+from extender.waking.waiting import Waiting
 from gpus.demand import Demand
 from gpus.model import NodeName
 

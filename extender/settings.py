@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from extender.fence import FenceMode
-from extender.followed_lease import LeaseMode
+from extender.leading.fence import FenceMode
+from extender.leading.followed_lease import LeaseMode
 from extender.metrics import Verb
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import strategy
-from extender.preemption import Mode
+from extender.preempting.preemption import Mode
 from gpus.wishes import Policy
 from service import command
 from service.http import ServerSettings

@@ -73,7 +73,7 @@ def api_calls(before: Series, after: Series) -> dict[str, float]:
     """What an API server was asked between two moments, by verb and resource.
 
     Whatever it is asked, the extender renews its Lease, and when it begins to lead it rings
-    (`extender.bell`); watches end by themselves.
+    (`extender.waking.bell`); watches end by themselves.
     """
     found: Counter[str] = Counter()
     for labels, count in grown(before, after).items():

@@ -22,7 +22,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from extender import app as extender_app
-from extender.binder import Binder
+from extender.binding.binder import Binder
 from extender.cluster import Cluster
 from extender.filtering import Filter
 from extender.metrics import Metrics as ExtenderMetrics
@@ -30,8 +30,8 @@ from extender.metrics import Verb
 from extender.patience import Patience
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
-from extender.preemption import Preemption
-from extender.waiting import Waiting
+from extender.preempting.preemption import Preemption
+from extender.waking.waiting import Waiting
 from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX
 from gpus.model import Path
 from kube.client import Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from extender import handover
+from extender.binding import handover
 from gpus.annotations import encode_in_use
 from gpus.model import Assignment, DeviceId, NodeName, PodUid
 from kube.client import Client

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from extender.binder import Binder, BindError
+from extender.binding.binder import Binder, BindError
 from extender.metrics import Metrics, Refusal
 from extender.protocol import ExtenderBindingArgs
 from gpus.model import GPU_RESOURCE, NodeName

@@ -11,14 +11,14 @@ from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
 
 from extender.app import create_app
-from extender.binder import Binder
+from extender.binding.binder import Binder
 from extender.filtering import Filter
 from extender.metrics import Metrics
 from extender.patience import Patience
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
-from extender.preemption import Preemption
-from extender.waiting import Waiting
+from extender.preempting.preemption import Preemption
+from extender.waking.waiting import Waiting
 from tests.builders import node, pod
 from tests.extender.ledgers import Told
 from tests.fakes.binding_api import BindingApi

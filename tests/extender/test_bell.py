@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from extender.bell import NAME, Bell
-from extender.waiting import QUIET, Waiting
+from extender.waking.bell import NAME, Bell
+from extender.waking.waiting import QUIET, Waiting
 from kube.client import Client
 from kube.reflector import EventKind
 from tests.builders import PodBuilder, node, pod

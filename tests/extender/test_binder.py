@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from extender.janitor import Janitor
+from extender.binding.janitor import Janitor
 from extender.metrics import Refusal
 from gpus.annotations import ASSIGNED, ASSIGNED_NODE, DEVICES_FROM
 from kube.reflector import EventKind

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.disruption import Budget, beyond
+from extender.preempting.disruption import Budget, beyond
 from kube.objects import ObjectMeta
 
 PODS = [

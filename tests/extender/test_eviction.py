@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from extender.eviction import Evictor
 from extender.metrics import Metrics, Preempted
 from extender.placement.fit import ask_of
-from extender.preemption import Need, Preemption
+from extender.preempting.eviction import Evictor
+from extender.preempting.preemption import Need, Preemption
 from gpus.annotations import assigned_prefix
 from gpus.model import NodeName
 from kube.client import Client

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from extender import handover
-from extender.fence import Fence
-from extender.handover import ConfigMap
+from extender.binding import handover
+from extender.binding.handover import ConfigMap
+from extender.leading.fence import Fence
 from extender.placement.facts import ClaimKey
 from extender.placement.state import Reservation
 from gpus.model import Assignment, DeviceId, NodeName, PodUid

@@ -12,7 +12,7 @@ from extender.patience import SHARE, Patience
 from extender.placement.reasons import Reason
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
-from extender.waiting import Waiting
+from extender.waking.waiting import Waiting
 from gpus.model import NodeName
 from kube.reflector import EventKind
 from tests.builders import NodeBuilder, PodBuilder, node, pod

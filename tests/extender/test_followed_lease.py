@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.followed_lease import FollowedLease, Following
+from extender.leading.followed_lease import FollowedLease, Following
 from kube.client import Client
 from kube.objects import Lease, LeaseSpec
 from kube.timestamps import micro_time

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from extender.handover import config_map
-from extender.inherited import HandedOver, handed_over
-from extender.janitor import Janitor
+from extender.binding.handover import config_map
+from extender.binding.janitor import Janitor
+from extender.leading.inherited import HandedOver, handed_over
 from extender.placement.facts import ClaimKey, PodKey
 from extender.placement.reasons import Reason, Rejection
 from extender.placement.state import Reservation

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from extender.fence import Fence
-from extender.leader import Leader
+from extender.leading.fence import Fence
+from extender.leading.leader import Leader
 from localcluster.waiting import until
 from tests.builders import node, pod
 from tests.extender.ledgers import Told

@@ -10,8 +10,8 @@ from extender.filtering import Filter
 from extender.patience import Patience
 from extender.placement.shortlist import Choice
 from extender.placement.strategies import binpack
-from extender.preemption import BEGUN, DELAY, KEPT, NOWHERE, REST, Need, Preemption
-from extender.waiting import Waiting
+from extender.preempting.preemption import BEGUN, DELAY, KEPT, NOWHERE, REST, Need, Preemption
+from extender.waking.waiting import Waiting
 from gpus.model import NodeName, PodUid
 from kube.reflector import EventKind
 from tests.builders import PodBuilder, gpu_id, node, pod

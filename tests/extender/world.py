@@ -19,7 +19,7 @@ from extender.placement.reasons import Rejection
 from extender.placement.shortlist import Choice
 from extender.placement.state import Reservation
 from extender.placement.strategies import binpack
-from extender.waiting import Waiting
+from extender.waking.waiting import Waiting
 from gpus.annotations import ASSIGNED
 from gpus.model import Assignment, Health, NodeName
 from kube.reflector import EventKind

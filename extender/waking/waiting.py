@@ -2,7 +2,7 @@
 
 kube-scheduler tries a rejected pod again when its watch shows a change, and our watch may show the
 same change later: then the pod was asked for too early, and nobody calls for another try. No IO
-here; `extender.bell` calls.
+here; `extender.waking.bell` calls.
 """
 
 from __future__ import annotations

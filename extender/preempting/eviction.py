@@ -16,12 +16,12 @@ from typing import Any
 import structlog
 
 from extender.cluster import Cluster
-from extender.disruption import Budget, beyond
 from extender.metrics import Metrics, Preempted
 from extender.placement.facts import PodFacts
 from extender.placement.state import NodeState
 from extender.placement.victims import Room, make_room
-from extender.preemption import Need, Preemption
+from extender.preempting.disruption import Budget, beyond
+from extender.preempting.preemption import Need, Preemption
 from gpus.annotations import ASSIGNED, GPU_LABEL, GPU_LABEL_VALUE, encode_assigned
 from gpus.model import Assignment, NodeName, PodUid
 from kube.client import Client

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from extender.cluster import Cluster
-from extender.waiting import Waiting
+from extender.waking.waiting import Waiting
 from kube.client import MERGE_PATCH, Client
 from kube.errors import KubeError, NotFound
 from service.logs import ERROR

@@ -20,8 +20,8 @@ from typing import Protocol
 import structlog
 
 from extender.cluster import Cluster
-from extender.fence import Fence
-from extender.inherited import HandedOver, handed_over
+from extender.leading.fence import Fence
+from extender.leading.inherited import HandedOver, handed_over
 from extender.placement.facts import PodKey
 from gpus.annotations import GPU_SELECTOR
 from gpus.model import PodUid

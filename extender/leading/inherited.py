@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from extender.handover import ConfigMap, owner_of
+from extender.binding.handover import ConfigMap, owner_of
 from gpus.annotations import (
     ASSIGNED,
     ASSIGNED_NODE,

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import structlog
 
-from extender import handover
+from extender.binding import handover
+from extender.binding.device_lists import DeviceLists, DeviceListTaken
 from extender.cluster import Bid, Cluster, Settled
-from extender.device_lists import DeviceLists, DeviceListTaken
 from extender.metrics import Metrics, Refusal
 from extender.placement.facts import PodFacts, PodKey, read_pod
 from extender.placement.reasons import Rejection

@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from extender import handover
+from extender.binding import handover
+from extender.binding.handover import ConfigMap
 from extender.cluster import Bid, Cluster
-from extender.handover import ConfigMap
 from extender.placement.facts import ClaimKey, PodFacts
 from extender.placement.state import Reservation
 from kube.client import Client

@@ -13,7 +13,7 @@ import threading
 import time
 from enum import StrEnum
 
-from extender import handover
+from extender.binding import handover
 from gpus.model import Assignment, NodeName
 from kube.client import Client
 from kube.errors import Forbidden, Invalid, KubeError, NotFound

@@ -1,7 +1,7 @@
 """Pods that get GPUs of less important ones: what was begun for whom, and what is wanted.
 
 Two may make room for a pod, and never both for the same one: kube-scheduler, where other resources
-are short too, and the evictor. No IO here; `extender.eviction` does what is wanted.
+are short too, and the evictor. No IO here; `extender.preempting.eviction` does what is wanted.
 
 kube-scheduler does not see GPUs that it is told to ignore. Where CPU is short it would evict
 pods, find the GPUs still in use, and go on to the next node, until there is none left. So it asks

@@ -1,0 +1,1 @@
+"""Pods that get the GPUs of less important ones: what is wanted, and evictions that are safe."""
