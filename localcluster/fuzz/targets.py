@@ -147,7 +147,7 @@ class WebhookTarget:
             return response, asked.get("object")
         operations = msgspec.json.decode(base64.b64decode(response["patch"], validate=True))
         _check(response["patchType"] == "JSONPatch" and operations != [], "an odd patch")
-        return response, jsonpatch.apply_patch(asked["object"], operations)
+        return response, jsonpatch.apply_patch(asked["object"], operations, in_place=True)
 
 
 class ExtenderTarget:
@@ -205,9 +205,10 @@ class ExtenderTarget:
         if error:
             return f"{verb}: error"
         if verb == Verb.FILTER.value:
-            named = _understood(sent.body)["NodeNames"]
+            # Anywhere in it: the extender looks for a name in the text, and reads no list.
+            named = json.dumps(_understood(sent.body)["NodeNames"])
             told = answer.get("NodeNames") or ()
-            _check(all(name in named for name in told), "a node that was not named")
+            _check(all(f'"{name}"' in named for name in told), "a node that was not named")
         return f"{verb}: answered"
 
     def close(self) -> None:
