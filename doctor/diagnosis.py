@@ -55,7 +55,11 @@ def diagnose(facts: Facts, checks: Sequence[Check]) -> Diagnosis:
 def _run(check: Check, facts: Facts) -> Result:
     if (missing := _missing(check.needs, facts)) is not None:
         return missing
-    return check.look(facts)
+    result = check.look(facts)
+    closed = next((path for path in facts.host.unreadable if path.startswith(check.reads)), None)
+    if result.outcome is Outcome.BROKEN and closed is not None:
+        return unknown(f"{result.saw}; but {closed} could not be read", "sudo gpudetour doctor")
+    return result
 
 
 def _missing(needs: frozenset[Need], facts: Facts) -> Result | None:

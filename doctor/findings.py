@@ -43,7 +43,8 @@ class Check:
     """A question with an answer in the facts.
 
     `title` says what is true when all is well. `causes` are checks whose failure explains a
-    failure of this one.
+    failure of this one. `reads` are paths on which a failure rests: where something below them
+    was closed to us, it is no failure but unknown.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Check:
     look: Callable[[Facts], Result]
     needs: frozenset[Need] = frozenset()
     causes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

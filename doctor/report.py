@@ -34,9 +34,7 @@ def verdict(diagnosis: Diagnosis) -> str:
     if not diagnosis.facts.has_gpu():
         if diagnosis.facts.host.was_read:
             return "NOTHING TO DO: this node has no NVIDIA GPU, and nothing here expects one"
-        return (
-            "NOTHING SEEN: no sign of an NVIDIA GPU; run gpudetour doctor on the node itself"
-        )
+        return "NOTHING SEEN: no sign of an NVIDIA GPU; run gpudetour doctor on the node itself"
     passed = _count(len(diagnosis.of(Outcome.OK)), "check")
     told = [_count(warnings, "warning")] if warnings else []
     told += [f"{_count(unknown, 'check')} could not look"] if unknown else []
@@ -45,7 +43,8 @@ def verdict(diagnosis: Diagnosis) -> str:
 
 def as_text(diagnosis: Diagnosis, *, verbose: bool, width: int = 100) -> str:
     """Return the report for people: verdict, causes, consequences, warnings, what was not seen."""
-    return "\n".join(_lines(diagnosis, verbose=verbose, width=width)) + "\n"
+    lines = _lines(diagnosis, verbose=verbose, width=width)
+    return "".join(f"{_printable(line)}\n" for line in lines)
 
 
 def as_json(diagnosis: Diagnosis) -> str:
@@ -117,9 +116,7 @@ def _section(title: str, findings: Sequence[Finding], width: int) -> Iterator[st
     for found in findings:
         sign = _SIGN[found.result.outcome]
         line = f"[{sign}] {found.check.id}: {found.result.saw}"
-        yield from textwrap.wrap(
-            _printable(line), width, initial_indent=_INDENT, subsequent_indent=_INDENT * 2
-        )
+        yield from textwrap.wrap(line, width, initial_indent=_INDENT, subsequent_indent=_INDENT * 2)
 
 
 def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[str]:
@@ -130,14 +127,14 @@ def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[str]:
     yield ""
     yield "Could not read:"
     for path, why in unreadable[:10]:
-        yield f"{_INDENT}{_printable(path)}: {_printable(why)[:200]}"
+        yield f"{_INDENT}{path}: {why[:200]}"
     if len(unreadable) > 10:
         yield f"{_INDENT}and {len(unreadable) - 10} more (all of them with -o json)"
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:
     return textwrap.wrap(
-        _printable(text),
+        text,
         width,
         initial_indent=f"{_INDENT}{label:<5}",
         subsequent_indent=f"{_INDENT}     ",

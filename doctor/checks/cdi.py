@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 
 from doctor import remedies
@@ -26,7 +27,9 @@ def _readable(facts: Facts) -> Result:
     bad = [file for file in _ours(facts, with_faults=True) if file.fault]
     if not bad:
         return ok(f"{len(facts.host.cdi)} CDI specs, all readable")
-    return broken(f"{bad[0].path}: {bad[0].fault}", f"sudo rm {bad[0].path}", *_rewrite(bad[0]))
+    return broken(
+        f"{bad[0].path}: {bad[0].fault}", f"sudo rm {shlex.quote(bad[0].path)}", *_rewrite(bad[0])
+    )
 
 
 def _present(facts: Facts) -> Result:
@@ -93,7 +96,7 @@ def _conflict(facts: Facts) -> Result:
              and device.partition("=")[2] in f.devices]  # fmt: skip
     return broken(
         f"{device} is described by {' and '.join(paths[:3])}: runtimes then resolve it to nothing",
-        f"sudo rm {paths[0]}",
+        f"sudo rm {shlex.quote(paths[0])}",
         *remedies.refresh_cdi(),
     )
 
@@ -112,7 +115,10 @@ def _rewrite(file: CdiFile) -> tuple[str, ...]:
     if file.kind == OWN_CDI_KIND or "gpudetour" in file.path:
         return (_RESTART_AGENT,)
     if file.path.startswith("/etc/cdi/"):
-        return (f"sudo nvidia-ctk cdi generate --output={file.path}", *remedies.refresh_cdi()[:1])
+        return (
+            f"sudo nvidia-ctk cdi generate --output={shlex.quote(file.path)}",
+            *remedies.refresh_cdi()[:1],
+        )
     return remedies.refresh_cdi()
 
 

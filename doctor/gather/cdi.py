@@ -21,18 +21,19 @@ _MOST_MISSING = 5
 
 def read_cdi(tree: Tree, folders: tuple[str, ...]) -> tuple[CdiFile, ...]:
     """Return the specs in these folders, in the order in which runtimes read them."""
-    return tuple(
+    found = (
         _read(tree, f"{folder}/{name}")
         for folder in folders
         for name in tree.names(folder) or ()
         if name.endswith(_SUFFIXES)
     )
+    return tuple(file for file in found if file is not None)
 
 
-def _read(tree: Tree, path: str) -> CdiFile:
+def _read(tree: Tree, path: str) -> CdiFile | None:
     text = tree.text(path)
     if text is None:
-        return CdiFile(path=path, fault="it cannot be read")
+        return None if path in tree.unreadable else CdiFile(path=path, fault="it is no file")
     try:
         spec = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -14,13 +14,13 @@ _TIMEOUT = 30.0
 _UNKNOWN = 999
 
 
-def ask_nvml(driver_root: Path) -> Nvml | None:
+def ask_nvml(driver_root: Path, *, timeout: float = _TIMEOUT) -> Nvml | None:
     """Return NVML's answer from below a driver root, None where it could not be asked."""
     command = [sys.executable, "-m", "doctor.gather.nvml", str(driver_root)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
-        return Nvml(code=NVML_TIMED_OUT, text=f"NVML did not answer in {_TIMEOUT:.0f} s")
+        return Nvml(code=NVML_TIMED_OUT, text=f"NVML did not answer in {timeout:.0f} s")
     except OSError:
         return None
     try:

@@ -104,7 +104,7 @@ def _arguments(container: Mapping[str, Any]) -> dict[str, str]:
     """Return flags written as `--name=value` or `--name value`; a bare one is `true`."""
     words = texts(container.get("command")) + texts(container.get("args"))
     found: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if not word.startswith("-"):
             continue
         name, equals, value = word.lstrip("-").partition("=")

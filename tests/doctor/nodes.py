@@ -118,7 +118,7 @@ class NodeTree:
 
 
 def _written_number(path: Path) -> DeviceNumber | None:
-    match = re.match(r"c (\d+) (\d+)", path.read_text())
+    match = re.match(r"c (\d{1,4}) (\d{1,4})", path.read_text(errors="replace"), re.ASCII)
     return DeviceNumber(major=int(match[1]), minor=int(match[2])) if match else None
 
 
