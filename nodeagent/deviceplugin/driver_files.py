@@ -6,6 +6,7 @@ into the other. Looking only, nothing is written.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -19,11 +20,10 @@ from nodeagent.inventory.library import FOLDERS, resolve_in
 CONTROL_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
 
 #: What the toolkit calls the capabilities compute and utility (libnvidia-container nvc_info.c).
-_LIBRARIES = (
-    "libcuda.so*", "libcudadebugger.so*", "libnvidia-allocator.so*", "libnvidia-cfg.so*",
-    "libnvidia-gpucomp.so*", "libnvidia-ml.so*", "libnvidia-nvvm.so*", "libnvidia-opencl.so*",
-    "libnvidia-pkcs11*.so*", "libnvidia-ptxjitcompiler.so*",
-)  # fmt: skip
+_LIBRARY = re.compile(
+    r"lib(?:cuda|cudadebugger|nvidia-(?:allocator|cfg|gpucomp|ml|nvvm|opencl|pkcs11(?:-openssl3)?"
+    r"|ptxjitcompiler))\.so(?:\.[0-9.]+)?"
+)
 _PROGRAMS = ("usr/bin/nvidia-smi", "usr/bin/nvidia-debugdump")
 #: The GPU Operator's driver container shows its own root here on the host.
 _DRIVER_CONTAINER = "run/nvidia/driver"
@@ -110,10 +110,18 @@ def driver_files(roots: Roots) -> tuple[HostFile, ...]:
 
 def _library_names(root: Path) -> list[PurePath]:
     for folder in FOLDERS:
-        found = [path for pattern in _LIBRARIES for path in (root / folder).glob(pattern)]
+        # By name alone, once: thousands of libraries may lie there.
+        found = [name for name in _listed(root / folder) if _LIBRARY.fullmatch(name)]
         if found:  # a driver's libraries lie together; other folders are links or of another ABI
-            return sorted(path.relative_to(root) for path in found)
+            return [PurePath(folder, name) for name in sorted(found)]
     return []
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are all that is needed
+    except OSError:
+        return []
 
 
 def _driver_file(roots: Roots, root: Path, name: PurePath) -> HostFile | None:

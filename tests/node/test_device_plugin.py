@@ -9,6 +9,7 @@ import pytest
 from localcluster.foreignplugin import Foreign
 from localcluster.waiting import until
 from tests.node.gpu_node import GpuNode, annotations_of, containers, holders
+from tests.node.transitions import numa_hints
 
 pytestmark = pytest.mark.node
 
@@ -40,6 +41,13 @@ def test_a_container_gets_what_the_cdi_spec_says(gpu_node: GpuNode) -> None:
     gpu_node.delete_pod("devices")
     gpu_node.create_pod("libraries", command=["/bin/ls", LIBRARIES])
     assert "libnvidia-ml.so.1" in gpu_node.output("libraries", until_seen=".so.1\n").split()
+
+
+def test_a_gpu_of_no_numa_node_comes_without_a_hint(gpu_node: GpuNode) -> None:
+    gpu_node.start_agent()
+    gpu_node.offers(2)
+    assert {gpu.numa_node for gpu in gpu_node.machine.gpus} == {-1}
+    assert numa_hints(gpu_node) == {uuid: [] for uuid in gpu_node.uuids}
 
 
 def test_a_kubelet_restart_keeps_pods_and_gets_the_plugin_back(gpu_node: GpuNode) -> None:

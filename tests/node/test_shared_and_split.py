@@ -13,6 +13,7 @@ from localcluster import shipped
 from localcluster.cluster import LocalCluster
 from localcluster.stack import Stack
 from tests.node.gpu_node import GPU, GpuNode, annotations_of, containers, holders
+from tests.node.transitions import numa_hints
 
 pytestmark = pytest.mark.node
 
@@ -100,6 +101,8 @@ def test_instances_reach_containers_with_their_device_nodes(split_node: GpuNode)
     node.start_agent()
     node.path_is("plugin", "OwnDevicePlugin")
     node.offers(4, resource=resource)
+    assert {gpu.numa_node for gpu in node.machine.gpus} == {0}
+    assert numa_hints(node) == {uuid: [0] for uuid in node.machine.mig_uuids}
     uid = node.create_pod("one", asks={resource: 1})["metadata"]["uid"]
     node.running("one")
     environment = node.environment("one")
@@ -108,11 +111,28 @@ def test_instances_reach_containers_with_their_device_nodes(split_node: GpuNode)
     assert device in node.machine.mig_uuids
     node.node_when(lambda seen: holders(seen) == {device: uid})
 
-    node.create_pod("caps", asks={resource: 1}, command=["/bin/ls", "/dev/nvidia-caps", "/dev"])
-    names = set(node.output("caps", until_seen="zero").split())
-    caps = {name for name in names if name.startswith("nvidia-cap") and name != "nvidia-caps"}
-    assert len(caps) == 2
-    assert len(names & {"nvidia0", "nvidia1"}) == 1
+    names = []
+    for number, folder in enumerate(("/dev", "/dev/nvidia-caps")):
+        name = f"ls-{number}"
+        node.create_pod(name, asks={resource: 1}, command=["/bin/ls", folder])
+        names.append(set(finished(node, name).split()))
+        node.delete_pod(name)
+    devices, capabilities = names
+    assert len(devices & {"nvidia0", "nvidia1"}) == 1
+    # Of its GPU instance and of its compute instance, and not the other pod's.
+    assert capabilities in [
+        {f"nvidia-cap{number}" for number in pair}
+        for pair in ((12, 13), (21, 22), (147, 148), (156, 157))
+    ]
+
+
+def finished(node: GpuNode, name: str) -> str:
+    """What a container printed until it ended."""
+    node.cluster.wait_for(
+        f"/api/v1/namespaces/default/pods/{name}",
+        lambda pod: pod["status"].get("phase") == "Succeeded",
+    )
+    return node.cluster.kubectl("logs", name)
 
 
 def test_single_offers_instances_as_gpus_and_says_when_it_cannot(

@@ -158,3 +158,16 @@ def held_by(node: GpuNode) -> dict[str, str]:
                     assert device not in by_device, (device, pod.name, by_device[device])
                     by_device[device] = pod.name
     return by_device
+
+
+def numa_hints(node: GpuNode) -> dict[str, list[int]]:
+    """Device to NUMA nodes, as kubelet learnt them."""
+    with dial(node.cluster.node.pod_resources_socket) as channel:
+        known = api_pb2_grpc.PodResourcesListerStub(channel).GetAllocatableResources(
+            api_pb2.AllocatableResourcesRequest(), timeout=10
+        )
+    return {
+        device: [each.ID for each in devices.topology.nodes]
+        for devices in known.devices
+        for device in devices.device_ids
+    }
