@@ -67,9 +67,12 @@ def _needs_the_webhook(item: Object) -> bool:
 
 
 def command_line(
-    workload: str, changes: Mapping[str, str], *, variant: Variant = Variant.BASE
+    workload: str, changes: Mapping[str, str | None], *, variant: Variant = Variant.BASE
 ) -> list[str]:
-    """The command of a workload's container, on this Python, with options changed or added."""
+    """The command of a workload's container, on this Python, with options changed or added.
+
+    An option without a value, a flag, has None.
+    """
     for container in _containers(workload, variant):
         program, *module = container["command"]
         if program == "python":
@@ -91,9 +94,13 @@ def _containers(workload: str, variant: Variant) -> Iterator[Object]:
             yield from item["spec"]["template"]["spec"]["containers"]
 
 
-def _options(container: Object, changes: Mapping[str, str]) -> list[str]:
-    given = dict(argument.split("=", 1) for argument in container.get("args", ()))
-    return [f"{name}={value}" for name, value in {**given, **changes}.items()]
+def _options(container: Object, changes: Mapping[str, str | None]) -> list[str]:
+    options: dict[str, str | None] = {}
+    for argument in container.get("args", ()):
+        name, given, value = argument.partition("=")
+        options[name] = value if given else None
+    options |= changes
+    return [name if value is None else f"{name}={value}" for name, value in options.items()]
 
 
 def scheduler_configuration(url: str, *, client: Path, variant: Variant = Variant.BASE) -> Object:

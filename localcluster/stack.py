@@ -108,7 +108,7 @@ class Stack:
             raise StackError(f"certs issue: {done.stderr or done.stdout}")
         return done.stdout
 
-    def start_webhook(self, options: Mapping[str, str] | None = None) -> None:
+    def start_webhook(self, options: Mapping[str, str | None] | None = None) -> None:
         """Start the webhook and return when it is ready.
 
         `options` are given beside those of the shipped manifest.

@@ -1,0 +1,157 @@
+"""Where NVIDIA's runtime is the default one: who is closed off, who is not, and what that costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from localcluster.api import ApiError
+from localcluster.shipped import MANIFESTS
+from localcluster.stack import WEBHOOK, Stack
+from localcluster.waiting import until
+from tests.cluster.pods import Object, gpu_pod, plain_pod
+from tests.cluster.strange_webhook import CONFIGURATIONS
+
+pytestmark = pytest.mark.controlplane
+
+OURS = f"{CONFIGURATIONS}/gpudetour"
+WATCHING = "watches-all-gpus"
+CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
+#: Handlers by name; the second has NVIDIA's under a name that does not say so.
+RUNTIMES = {"sandboxed": "runc", "fast": "nvidia-cdi"}
+VOID = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+
+
+@pytest.fixture(scope="module")
+def rendered(quiet_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """The base with the component, as kubectl's own kustomize makes it."""
+    folder = tmp_path_factory.mktemp("kustomization")
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(MANIFESTS / "base", folder)],
+        "components": [os.path.relpath(MANIFESTS / "default-runtime", folder)],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return list(yaml.safe_load_all(quiet_stack.cluster.kubectl("kustomize", str(folder))))
+
+
+def of(rendered: list[Object], kind: str, name: str) -> Object:
+    (found,) = (i for i in rendered if (i["kind"], i["metadata"]["name"]) == (kind, name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def closing(quiet_stack: Stack, rendered: list[Object]) -> Iterator[Stack]:
+    """The stack with what the component changes: a webhook more, and an option."""
+    api = quiet_stack.cluster.api
+    before = api.get(OURS)["webhooks"]
+    *_, added = of(rendered, "MutatingWebhookConfiguration", "gpudetour")["webhooks"]
+    bundle = before[0]["clientConfig"]["caBundle"]
+    path = added["clientConfig"]["service"]["path"]
+    added["clientConfig"] = {"url": quiet_stack.webhook_url + path, "caBundle": bundle}
+    (container,) = of(rendered, "Deployment", WEBHOOK)["spec"]["template"]["spec"]["containers"]
+    option = container["args"][-1]
+    quiet_stack.stop("webhook")
+    quiet_stack.start_webhook({option: None})
+    api.patch(OURS, [{"op": "add", "path": "/webhooks/-", "value": added}], kind="json")
+    labels = {"gpudetour.io/monitoring": "true"}
+    api.create("/api/v1/namespaces", {"metadata": {"name": WATCHING, "labels": labels}})
+    account = f"/api/v1/namespaces/{WATCHING}/serviceaccounts/default"
+    quiet_stack.cluster.wait_for(account, bool)
+    for name, handler in RUNTIMES.items():
+        api.create(CLASSES, {"metadata": {"name": name}, "handler": handler})
+    wait_until_closed(quiet_stack)
+    yield quiet_stack
+    api.patch(OURS, [{"op": "replace", "path": "/webhooks", "value": before}], kind="json")
+    api.delete(f"/api/v1/namespaces/{WATCHING}")
+    for name in RUNTIMES:
+        api.delete(f"{CLASSES}/{name}")
+    quiet_stack.stop("webhook")
+    quiet_stack.start_webhook()
+
+
+def wait_until_closed(stack: Stack) -> None:
+    until(
+        lambda: env_of(try_to_create(stack, plain_pod("early"))) == VOID,
+        timeout=60,
+        what="the first pod that is closed off",
+    )
+
+
+def try_to_create(stack: Stack, pod: Object, namespace: str = "default") -> Object:
+    return stack.cluster.api.create(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", pod)
+
+
+def env_of(pod: Object) -> list[Object]:
+    found: list[Object] = pod["spec"]["containers"][0].get("env", [])
+    return found
+
+
+def with_runtime(name: str) -> Object:
+    pod = plain_pod("runs")
+    pod["spec"]["runtimeClassName"] = name
+    return pod
+
+
+@pytest.mark.parametrize("pod", [plain_pod("plain"), with_runtime("fast"), with_runtime("nvidia")])
+def test_pods_that_ask_for_nothing_see_nothing(closing: Stack, pod: Object) -> None:
+    assert env_of(try_to_create(closing, pod)) == VOID
+
+
+def test_a_pod_with_a_runtime_that_is_not_nvidias_is_left_alone(closing: Stack) -> None:
+    assert env_of(try_to_create(closing, with_runtime("sandboxed"))) == []
+
+
+def test_a_pod_that_asks_is_served(closing: Stack) -> None:
+    (entry,) = env_of(try_to_create(closing, gpu_pod("gpu")))
+
+    assert "configMapKeyRef" in entry["valueFrom"]
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "gpudetour-system", WATCHING])
+def test_who_must_see_all_gpus_does(closing: Stack, namespace: str) -> None:
+    assert env_of(try_to_create(closing, plain_pod("plain"), namespace)) == []
+
+
+def test_who_makes_pods_there_cannot_open_a_namespace(closing: Stack) -> None:
+    kubectl = closing.cluster.kubectl
+    kubectl(
+        "create", "rolebinding", "tenant", "-n", "default", "--clusterrole=admin", "--user=tenant"
+    )
+
+    said = kubectl(
+        *("label", "namespace", "default", "gpudetour.io/monitoring=true", "--as=tenant"),
+        check=False,
+    )
+    kubectl("delete", "rolebinding", "tenant", "-n", "default")
+
+    assert "forbidden" in said
+
+
+@pytest.mark.parametrize("state", ["dead", "hung"])
+def test_pods_are_stored_as_they_are_while_the_webhook_is_away(closing: Stack, state: str) -> None:
+    if state == "dead":
+        closing.stop("webhook")
+    else:
+        closing.cluster.processes.signal("webhook", signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        stored = try_to_create(closing, plain_pod("plain"))
+        took = time.monotonic() - began
+        with pytest.raises(ApiError, match="gpudetour's webhook did not answer"):
+            try_to_create(closing, gpu_pod("gpu"))
+    finally:
+        if state == "dead":
+            closing.start_webhook({"--close-others": None})
+        else:
+            closing.cluster.processes.signal("webhook", signal.SIGCONT)
+            wait_until_closed(closing)
+
+    assert env_of(stored) == []
+    assert took < 3
