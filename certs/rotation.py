@@ -45,6 +45,7 @@ class Rotation:
         self._every = every
         self._backoff = Backoff(first=min(0.5, every), cap=max(every, 0.5))
         self._fault: str | None = "nothing was looked at yet"
+        self._told: type[Exception] | None = None
         self._well_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
@@ -65,7 +66,7 @@ class Rotation:
         self._metrics.clock_ahead(self._clock.ahead.total_seconds())
         self._metrics.passed("changed" if done.changed else "kept")
         self._metrics.seen(done.issued)
-        self._fault, self._well_at = None, time.monotonic()
+        self._fault, self._told, self._well_at = None, None, time.monotonic()
         self._backoff.reset()
         _tell(done)
         # What was written is looked at soon: the next step may depend on it.
@@ -85,13 +86,14 @@ class Rotation:
             (text for kind, text in _ADVICE.items() if isinstance(error, kind)),
             "certificates in use go on; this is tried again",
         )
-        said = f"{error}; {advice}"
-        if said != self._fault:
+        # Texts hold addresses of objects and the like; a fault of another kind is news.
+        if type(error) is not self._told:
+            self._told = type(error)
             log.warning(
                 "certificates cannot be looked after",
                 **{ERROR: str(error), "advice": advice, SECONDS: round(delay, 1)},
             )
-        self._fault = said
+        self._fault = f"{error}; {advice}"
         return delay
 
 
