@@ -116,7 +116,8 @@ class Attempts(Generic[_Result]):
             left = progress.at + most - self._clock()
             if left <= 0:
                 return attempt.done.is_set()
-            if attempt.done.wait(left):
+            # Not longer: NVML may be up in a moment, and the shorter patience hold.
+            if attempt.done.wait(min(left, self._patience.call)):
                 return True
 
 

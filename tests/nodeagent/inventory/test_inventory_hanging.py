@@ -19,7 +19,7 @@ MachineOf = Callable[[str], Machine]
 SourceOf = Callable[..., Reader]
 
 HEALTHY, LOST, UNMONITORED = Health.HEALTHY, Health.LOST, Health.UNMONITORED
-SHORT = Patience(call=0.4, starting=2.0)
+SHORT = Patience(call=0.4, starting=60.0)
 SINCE = "NVML has not answered since 2026-01-02T12:00:00Z"
 
 
@@ -54,7 +54,7 @@ def test_one_gpu_that_hangs_hides_no_other(
     clock.now = 3.0
     began = time.monotonic()
     inventory = source.read()
-    assert time.monotonic() - began < SHORT.starting
+    assert time.monotonic() - began < 10
     assert health(inventory) == [HEALTHY] * 3 + [UNMONITORED, HEALTHY, LOST] + [HEALTHY] * 2
     assert inventory.gpus[3].health_reason == SINCE
     machine.restore(machine.uuids[5])
