@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -147,18 +146,21 @@ def _totals(containers: list[ContainerDemand]) -> dict[ResourceName, int]:
     Sidecars run on beside everything that starts after them; a plain init container runs alone
     but for the sidecars before it; app containers run together with all sidecars.
     """
-    sidecars: Counter[ResourceName] = Counter()
-    apps: Counter[ResourceName] = Counter()
-    peaks: Counter[ResourceName] = Counter()
+    sidecars: dict[ResourceName, int] = {}
+    apps: dict[ResourceName, int] = {}
+    peaks: dict[ResourceName, int] = {}
     for container in containers:
         for name, count in container.counts.items():
+            beside = sidecars.get(name, 0)
             match container.kind:
                 case ContainerKind.SIDECAR:
-                    sidecars[name] += count
-                    peaks[name] = max(peaks[name], sidecars[name])
+                    sidecars[name] = beside + count
+                    peaks[name] = max(peaks.get(name, 0), beside + count)
                 case ContainerKind.INIT:
-                    peaks[name] = max(peaks[name], sidecars[name] + count)
+                    peaks[name] = max(peaks.get(name, 0), beside + count)
                 case ContainerKind.APP:
-                    apps[name] += count
-    names = sorted({*sidecars, *apps, *peaks})
-    return {name: max(peaks[name], sidecars[name] + apps[name]) for name in names}
+                    apps[name] = apps.get(name, 0) + count
+    return {
+        name: max(peaks.get(name, 0), sidecars.get(name, 0) + apps.get(name, 0))
+        for name in sorted({*peaks, *apps})
+    }

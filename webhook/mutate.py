@@ -173,9 +173,11 @@ def _holds_gpus(pod: Pod) -> bool:
 def _demand(pod: Pod) -> tuple[Demand | None, list[str]]:
     """Return what a pod asks for, and every fault in how it asks."""
     found = list(misspelt_resources(pod))
+    if pod.spec.node_name:
+        # As if it had none: only of such a pod are the wishes read and judged.
+        pod = replace(pod, spec=replace(pod.spec, node_name=""))
     try:
-        # As if it had no node: only of such a pod are the wishes read and judged.
-        return demand_of(replace(pod, spec=replace(pod.spec, node_name=""))), found
+        return demand_of(pod), found
     except DemandError as error:
         return None, [*found, *error.faults]
 

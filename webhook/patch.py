@@ -22,8 +22,6 @@ def operations(before: Any, after: Any, path: str = "") -> Iterator[Operation]:
     Entries of a list that have a name are followed by it, so that a container that changes is
     changed inside and the others stay where they are.
     """
-    if before is after:
-        return
     if isinstance(before, dict) and isinstance(after, dict):
         yield from _members(before, after, path)
     elif isinstance(before, list) and isinstance(after, list):
@@ -37,11 +35,10 @@ def _members(before: dict[str, Any], after: dict[str, Any], path: str) -> Iterat
         if key not in after:
             yield {"op": "remove", "path": f"{path}/{_escaped(key)}"}
     for key, value in after.items():
-        inner = f"{path}/{_escaped(key)}"
         if key not in before:
-            yield {"op": "add", "path": inner, "value": value}
-        else:
-            yield from operations(before[key], value, inner)
+            yield {"op": "add", "path": f"{path}/{_escaped(key)}", "value": value}
+        elif before[key] is not value:
+            yield from operations(before[key], value, f"{path}/{_escaped(key)}")
 
 
 def _entries(before: list[Any], after: list[Any], path: str) -> Iterator[Operation]:
@@ -50,7 +47,8 @@ def _entries(before: list[Any], after: list[Any], path: str) -> Iterator[Operati
     changes: list[Operation] = []
     for entry in before:
         if done < len(after) and _partners(entry, after[done]):
-            changes += operations(entry, after[done], f"{path}/{done}")
+            if entry is not after[done]:
+                changes += operations(entry, after[done], f"{path}/{done}")
             done += 1
         else:
             # Those before it are where they will be, so this is its index now.
