@@ -161,13 +161,16 @@ class Agent:
     ) -> Decision:
         """Serve kubelet, or not; returns the decision with what hinders it."""
         plugins = self._parts.plugins
-        if decision.register and inventory is not None:
-            # The runtime must know a device before kubelet can give it out.
+        if inventory is not None and (decision.register or observed.observation.holders):
+            # The runtime must know a device before kubelet can give it out, and as long as a pod
+            # may hold it: kubelet names it again whenever it starts the container again.
             handover = self._parts.preparation.prepare(inventory, self._parts.ways(node))
             self._handover.set(handover)
-            offers = observed.offers
-            plugins.serve(withheld(offers) if handover.broken else offers)
-            return with_handover(decision, trouble=handover.trouble, broken=handover.broken)
+            decision = with_handover(decision, trouble=handover.trouble, broken=handover.broken)
+        if decision.register and inventory is not None:
+            broken, offers = self._handover().broken, observed.offers
+            plugins.serve(withheld(offers) if broken else offers)
+            return decision
         if observed.observation.foreign:
             plugins.stand_aside()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from gpus.model import NodeInventory
 from kube.client import Client
 from kube.events import EventRecorder
 from kube.watch import Event, EventKind
+from localcluster.foreignplugin import Foreign
 from nodeagent.agent import Agent, HandoverCell, NodeView, Parts
 from nodeagent.deviceplugin.cdi import CdiSpec
 from nodeagent.deviceplugin.driver_files import Roots
@@ -30,7 +32,7 @@ from nodeagent.pods import NodePods
 from nodeagent.publisher import Publisher
 from nodeagent.reader import InventoryReader
 from tests.fakes.api_server import Answer, FakeApiServer, Request, refusal
-from tests.fakes.kubelet import FakeKubelet
+from tests.fakes.kubelet import FakeKubelet, Held
 from tests.nodeagent.plugin_parts import GPU, node
 
 
@@ -239,6 +241,22 @@ def test_it_stands_aside_for_dra_and_takes_over_when_that_is_gone(agent: Running
         agent.wake.set()
         agent.until_written(_publishes("plugin"))
         agent.kubelet.until(lambda: len(agent.kubelet.healthy(GPU)) == 2)
+
+
+def test_containers_of_ours_can_start_again_while_another_plugin_serves(agent: Running) -> None:
+    held = Held(resource=GPU, device="GPU-0", namespace="ns", pod="p", uid="u")
+    with Foreign(agent.kubelet.folder, ["GPU-0", "GPU-1"]), agent.running():
+        agent.show(FRESH)
+        agent.until_written(_tells("OtherDevicePlugin"))
+        assert not agent.cdi.exists()  # of a node without pods we take no part in
+        agent.kubelet.held = [held]
+        agent.kubelet.write_checkpoint()
+        agent.wake.set()
+        agent.until_written(
+            lambda r: _is_metadata(r) and "gpudetour.io/in-use" in r.body["metadata"]["annotations"]
+        )
+        devices = json.loads((agent.cdi / "gpudetour.io-gpu.json").read_text())["devices"]
+        assert [device["name"] for device in devices] == ["GPU-0", "GPU-1"]
 
 
 def test_a_path_is_told_once_though_the_node_is_seen_late(agent: Running) -> None:
