@@ -13,6 +13,7 @@ import click
 from cli import render
 from cli.doctor import doctor
 from cli.fleet import Fleet, fleet
+from cli.node_setup import node_setup
 from gpus.annotations import GPU_SELECTOR
 from kube.client import Client
 from kube.connection import connect
@@ -59,6 +60,7 @@ def pods(where: tuple[str | None, str | None], output: str) -> None:
 
 
 main.add_command(doctor)
+main.add_command(node_setup)
 
 
 @main.command(name="version")

@@ -20,7 +20,7 @@ from doctor.gather.nvml import ask_nvml
 from doctor.gather.packages import run_program
 from doctor.gather.tree import MOST, Tree
 from doctor.progress import Progress
-from doctor.report import as_json, as_text
+from doctor.report import as_json, as_text, catalogue
 from kube.client import Client
 from kube.connection import connect
 from kube.errors import KubeError
@@ -52,6 +52,14 @@ class Subject:
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
 @click.option("-v", "--verbose", is_flag=True, help="Show the checks that passed as well.")
+@click.option(
+    "--checks",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, wanted: _list_checks(context) if wanted else None,
+    help="List all checks as a Markdown table, and look at nothing.",
+)
 @click.pass_obj
 def doctor(
     where: tuple[str | None, str | None],
@@ -78,6 +86,11 @@ def doctor(
     else:
         click.echo(as_text(diagnosis, verbose=verbose), nl=False)
     sys.exit(_BROKEN if diagnosis.is_broken else 0)
+
+
+def _list_checks(context: click.Context) -> None:
+    click.echo(catalogue(CHECKS))
+    context.exit()
 
 
 def _read(subject: Subject, where: tuple[str | None, str | None]) -> Facts:

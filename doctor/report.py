@@ -9,7 +9,7 @@ from typing import Any
 
 from doctor.diagnosis import Diagnosis
 from doctor.facts.facts import Facts
-from doctor.findings import Finding, Outcome
+from doctor.findings import Check, Finding, Outcome
 
 _INDENT = "   "
 #: Signs repeat words, so that nothing depends on them or on colour.
@@ -58,6 +58,14 @@ def as_json(diagnosis: Diagnosis) -> str:
         "unreadable": dict(_unreadable(diagnosis.facts)),
     }
     return json.dumps(report, indent=2) + "\n"
+
+
+def catalogue(checks: Sequence[Check]) -> str:
+    """Return all checks as a Markdown table; docs/doctor.md holds it."""
+    rows = [f"| `{check.id}` | {check.title} | {check.why} |" for check in checks]
+    return "\n".join(
+        ("| check | what is true when all is well | why it matters |", "|---|---|---|", *rows)
+    )
 
 
 def subject(facts: Facts) -> str:

@@ -157,7 +157,8 @@ def _swarm(facts: Facts) -> Result:
     name = toolkit.setting("swarm-resource")
     if not name:
         return ok("swarm-resource is not set")
-    if toolkit.version >= _SWARM_SINCE:
+    is_legacy = toolkit.setting("nvidia-container-runtime", "mode") == "legacy"
+    if toolkit.version >= _SWARM_SINCE or is_legacy:
         return ok(f"swarm-resource = {str(name)[:60]!r}, which this toolkit honours")
     return warning(
         f"swarm-resource = {str(name)[:60]!r} is ignored before 1.19 except in legacy mode: the"
