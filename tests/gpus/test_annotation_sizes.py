@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from gpus.annotations import decode_inventory, encode_inventory
-from gpus.model import DeviceId, Gpu, Link, NodeInventory, PcieLevel, Source
+from gpus.model import DeviceId, Gpu, Health, Link, NodeInventory, PcieLevel, Source, Withheld
 
 
 def h100_node() -> NodeInventory:
@@ -45,6 +47,34 @@ def test_eight_linked_h100_fit_into_8_kib() -> None:
     text = encode_inventory(inventory)
 
     assert decode_inventory(text) == inventory
+    assert len(text.encode()) <= 8 * 1024
+
+
+def test_eight_lost_h100_of_which_some_are_withheld_fit_too() -> None:
+    node = h100_node()
+    lost = tuple(
+        replace(
+            gpu,
+            health=Health.LOST,
+            health_reason="x" * 240,
+            health_since=datetime(2026, 1, 2, tzinfo=UTC),
+            display=False,
+            pci_class=0x030200,
+            mig_capable=True,
+        )
+        for gpu in node.gpus
+    )
+    told = replace(
+        node,
+        gpus=lost,
+        withheld=(Withheld(bdf="0000:01:00.0", reason="x" * 100),),
+        trouble="x" * 240,
+        boot="5a1c8b2e-9f0d-4f9d-8d51-0a1b2c3d4e5f",
+        machine="ProLiant XL675d Gen10 Plus",
+    )
+    text = encode_inventory(told)
+
+    assert decode_inventory(text) == told
     assert len(text.encode()) <= 8 * 1024
 
 

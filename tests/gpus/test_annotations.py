@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -49,9 +50,7 @@ MIG_UUIDS = st.uuids().map(lambda u: DeviceId(f"MIG-{u}")) | st.builds(
 BYTES = st.none() | st.integers(0, 2**48)
 TEXT = st.text(max_size=40)
 MAYBE_TEXT = st.none() | TEXT
-MOMENTS = st.datetimes(
-    min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)
-).map(lambda moment: moment.replace(microsecond=0))
+MOMENTS = st.integers(0, 2**32).map(lambda second: datetime.fromtimestamp(second, UTC))
 WITHHELD = st.builds(
     Withheld, reason=TEXT, bdf=MAYBE_TEXT, uuid=st.none() | UUIDS, product=MAYBE_TEXT
 )
@@ -114,6 +113,50 @@ def inventories(draw: st.DrawFn) -> NodeInventory:
         boot=draw(MAYBE_TEXT),
         machine=draw(MAYBE_TEXT),
     )
+
+
+class FirstReleaseGpu(msgspec.Struct, rename="camel"):
+    """What the first release read of a GPU."""
+
+    uuid: str
+    index: int
+    memory: int | None = None
+    compute_capability: str | None = None
+    health: Health = Health.HEALTHY
+    health_reason: str = ""
+    links: dict[int, Any] = {}
+    mig_enabled: bool = False
+    mig: list[Any] = []
+
+
+class FirstRelease(msgspec.Struct):
+    """What the first release read of a node."""
+
+    v: int
+    source: Source
+    gpus: list[FirstReleaseGpu] = []
+
+
+@given(inventories())
+def test_the_first_release_reads_what_is_written_now(inventory: NodeInventory) -> None:
+    read = msgspec.json.decode(encode_inventory(inventory), type=FirstRelease)
+
+    told = [(gpu.uuid, gpu.index, gpu.health) for gpu in inventory.gpus]
+    assert [(gpu.uuid, gpu.index, gpu.health) for gpu in read.gpus] == told
+    assert read.v == 1
+
+
+def test_what_the_first_release_wrote_is_read() -> None:
+    text = (
+        '{"v":1,"source":"nvml","driver":"580.95.05","cuda":"13.0","gpus":[{"uuid":"GPU-a",'
+        '"index":0,"bdf":"0000:01:00.0","memory":1024,"health":"faulty","healthReason":"Xid 79"}]}'
+    )
+
+    inventory = decode_inventory(text)
+
+    (gpu,) = inventory.gpus
+    assert (gpu.health, gpu.health_reason, gpu.health_since) == (Health.FAULTY, "Xid 79", None)
+    assert (inventory.withheld, inventory.boot, inventory.trouble) == ((), None, "")
 
 
 DEVICES = UUIDS | MIG_UUIDS

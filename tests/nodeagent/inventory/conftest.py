@@ -103,8 +103,10 @@ def source_of(clock: Clock) -> Iterator[Callable[..., Reader]]:
     """Reads a machine; NVML is down after the test."""
     readers: list[Reader] = []
 
-    def read(machine: Machine, rules: Rules = AT_ONCE, **options: Patience) -> Reader:
-        readers.append(Reader(machine, clock, rules, **options))
+    def read(
+        machine: Machine, rules: Rules = AT_ONCE, *, patience: Patience | None = None
+    ) -> Reader:
+        readers.append(Reader(machine, clock, rules, patience or Patience()))
         return readers[-1]
 
     yield read
