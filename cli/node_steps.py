@@ -43,8 +43,8 @@ def runc() -> Step:
     return Step(
         title="runc and kernel headers",
         reason="NVIDIA's runtime only wraps a runc that it finds in PATH, and K3s keeps its own"
-        ' where nobody looks ("no runtime binary found from candidate list"). Without headers of the'
-        " running kernel the driver's module is not built.",
+        ' where nobody looks ("no runtime binary found from candidate list"). Without headers of'
+        " the running kernel the driver's module is not built.",
         script="""\
 export DEBIAN_FRONTEND=noninteractive
 apt-get update
@@ -59,8 +59,8 @@ def driver(branch: int) -> Step:
     return Step(
         title="driver with open kernel modules",
         reason="Blackwell works with the open ones only, everything since Turing works with them."
-        " The driver comes before the toolkit and before Kubernetes: whoever starts without it does not"
-        " look again.",
+        " The driver comes before the toolkit and before Kubernetes: whoever starts without it does"
+        " not look again.",
         files=(
             File(
                 path="/etc/modprobe.d/disable-nouveau.conf",
@@ -122,8 +122,8 @@ def k3s(release: str, server: str) -> tuple[Step, ...]:
         Step(
             title="runtime and agent: K3s",
             reason="last, because K3s looks for NVIDIA's runtime only when it starts, and then"
-            " writes the handler into its containerd's configuration by itself. A config.toml.tmpl of your"
-            " own would take that away.",
+            " writes the handler into its containerd's configuration by itself. A config.toml.tmpl of"
+            " your own would take that away.",
             files=(
                 File(
                     path="/etc/rancher/k3s/config.yaml",
@@ -182,8 +182,8 @@ def kubeadm(release: str) -> tuple[Step, ...]:
     return (
         Step(
             title="kubelet and kubeadm",
-            reason="from dl.k8s.io, checked; swap off and forwarding on, as kubelet and pod networks"
-            " ask.",
+            reason="from dl.k8s.io, checked; swap off and forwarding on, as kubelet and pod"
+            " networks ask.",
             files=(
                 File(
                     path="/etc/modules-load.d/kubernetes.conf",
