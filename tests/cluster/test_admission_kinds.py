@@ -330,3 +330,34 @@ def test_what_is_stored_of_a_gpu_pod_cannot_be_made_to_show_more(
             *("patch", "pod", "settled", "-n", namespace, "--type=json"),
             f"--patch={json.dumps(change)}",
         )
+
+
+def test_what_the_runtime_class_demands_is_demanded_of_pods_that_we_give_it(
+    stack: Stack, namespace: str
+) -> None:
+    """Its overhead and its nodes: the API server looks at the class once more after our change."""
+    api = stack.cluster.api
+    path = "/apis/node.k8s.io/v1/runtimeclasses/nvidia"
+    demands: Object = {
+        "overhead": {"podFixed": {"memory": "16Mi"}},
+        "scheduling": {
+            "nodeSelector": {"example.com/nvidia": "yes"},
+            "tolerations": [{"key": "example.com/nvidia", "operator": "Exists"}],
+        },
+    }
+
+    def shown() -> Object | None:
+        pod = api.create(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", gpu_pod("heavy"))
+        return pod["spec"] if pod["spec"].get("overhead") else None
+
+    try:
+        api.patch(path, demands)
+        spec = until(shown, timeout=30, what="the overhead of the RuntimeClass")
+    finally:
+        api.patch(path, {"overhead": None, "scheduling": None})
+        until(lambda: shown() is None, timeout=30, what="the RuntimeClass as it was")
+
+    assert spec["overhead"] == {"memory": "16Mi"}
+    assert spec["nodeSelector"] == {"gpudetour.io/gpu": "true", "example.com/nvidia": "yes"}
+    keys = [toleration.get("key") for toleration in spec["tolerations"]]
+    assert {"nvidia.com/gpu", "example.com/nvidia"} <= set(keys)
