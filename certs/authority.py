@@ -120,6 +120,11 @@ def examine(pair: KeyPair) -> Facts:
     return _facts(certificate)
 
 
+def expiry(certificate: bytes) -> datetime:
+    """Return when a certificate expires; raises `CertificateError`."""
+    return _certificate(certificate).not_valid_after_utc
+
+
 def is_issued_by(certificate: bytes, authority: bytes) -> bool:
     """Tell whether the signature of one certificate was made by another."""
     try:

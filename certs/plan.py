@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from certs.authority import KeyPair, is_issued_by
+from certs.authority import KeyPair, expiry, is_issued_by
 from certs.names import Leaf
 from certs.rules import Rules, is_due
 from certs.state import Content, State, Usable, Why, usable
@@ -61,19 +61,24 @@ def _leaf(
     if now >= found.facts.not_after:
         return Step(why=Why.EXPIRED)
     certificate = found.pair.certificate
-    if not any(is_issued_by(certificate, trusted) for trusted in authority.trusted):
+    issuers = [pem for pem in authority.trusted if is_issued_by(certificate, pem)]
+    if not issuers:
         return Step(why=Why.UNUSABLE)
     # It is in service: from here on it must not be replaced by one that somebody does not trust.
-    why = _wish(found, leaf, now=now, force=force)
     signer = authority.retiring or authority.newest
-    by_signer = signer is not None and is_issued_by(certificate, signer.certificate)
+    by_signer = signer is not None and signer.certificate in issuers
+    why = _wish(found, leaf, issuer=None if by_signer else issuers[0], now=now, force=force)
     may = by_signer or authority.everybody_trusts(signer)
     return Step(why=why if why is Why.KEPT or may else Why.WAITING, pair=found.pair)
 
 
-def _wish(found: Usable, leaf: Leaf, *, now: datetime, force: bool) -> Why:
+def _wish(found: Usable, leaf: Leaf, *, issuer: bytes | None, now: datetime, force: bool) -> Why:
+    """Return what becomes of a leaf in service; `issuer` is told where it is not the signer."""
     if found.facts.subject != leaf.subject:
         return Why.NAMES
+    # One that ends with its issuer may have a short life, and another can now give it a full one.
+    if issuer is not None and found.facts.not_after == expiry(issuer):
+        return Why.DUE
     if is_due(found.facts, now=now):
         return Why.DUE
     return Why.FORCED if force else Why.KEPT

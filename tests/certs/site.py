@@ -22,6 +22,8 @@ from tests.certs.making import split
 #: What everything is measured in: the time after which everybody has read what was written.
 D = timedelta(seconds=60)
 RULES = Rules(authority=40 * D, server=6 * D, client=12 * D, propagation=D)
+#: The shortest lifetimes that are allowed.
+TIGHT = Rules(authority=20 * D, server=6 * D, client=6 * D, propagation=D)
 
 WEBHOOK = f"{SECRETS}/gpudetour-webhook-tls"
 EXTENDER = f"{SECRETS}/gpudetour-extender-tls"
@@ -37,13 +39,14 @@ class Wanted:
     """What the settings of a process say."""
 
     names: tuple[Leaf, ...]
+    lifetimes: Rules = RULES
     write_to: None = None
 
     def leaves(self) -> tuple[Leaf, ...]:
         return self.names
 
     def rules(self) -> Rules:
-        return RULES
+        return self.lifetimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Site:
         self.objects = Objects()
         self.objects.add_configuration("pods.gpudetour.io")
         self.authorities: set[bytes] = set()
+        self.patient = True
         self._wanted = wanted
         self._history: dict[str, list[Version]] = {}
 

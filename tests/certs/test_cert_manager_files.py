@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
+import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +22,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from certs.authority import KeyPair, Usage
 from certs.names import AUTHORITY_SECRET, NAMESPACE, WEBHOOK_CONFIGURATION, leaves
 from localcluster.kustomize import render
+from localcluster.parts.catalogue import architecture, catalogue
+from localcluster.parts.installed import find
+from localcluster.settings import default_settings
 from localcluster.shipped import MANIFESTS
 from service.certificates import not_after
 from tests.certs.making import DAY, Mounted
@@ -52,6 +59,20 @@ def mounted_secrets(rendered: list[Object]) -> set[str]:
 def hours(text: str) -> int:
     assert text.endswith("h")
     return int(text[:-1])
+
+
+def test_kustomize_itself_renders_the_same(rendered: list[Object]) -> None:
+    kubectl = find(catalogue(architecture())["kubectl"], default_settings())
+    if kubectl is None:
+        pytest.skip("kubectl is not on this machine: run `python -m localcluster parts`")
+    printed = subprocess.run([kubectl, "kustomize", FOLDER], capture_output=True, check=True).stdout
+
+    def comparable(items: Iterable[Object]) -> list[str]:
+        # Long texts are folded in other places.
+        texts = (json.dumps(item, sort_keys=True) for item in items)
+        return sorted(re.sub(r"(\\n| )+", " ", text) for text in texts)
+
+    assert comparable(yaml.safe_load_all(printed)) == comparable(rendered)
 
 
 def test_it_is_the_base_without_what_issues_certificates(rendered: list[Object]) -> None:

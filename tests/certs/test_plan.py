@@ -8,7 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certs.authority import KeyPair, Subject, Usage, authorities, is_issued_by, issue, new_authority
+from certs.authority import (
+    KeyPair,
+    Subject,
+    Usage,
+    authorities,
+    examine,
+    is_issued_by,
+    issue,
+    new_authority,
+)
 from certs.issue import Issued, carry_out
 from certs.names import leaves
 from certs.plan import make_plan
@@ -272,6 +281,23 @@ def test_a_leaf_that_a_former_authority_issued_stays_until_it_is_due(state: Muta
     due = converge(renewed, now=later + 20 * DAY).outcomes[1]
     assert due.why is Why.DUE
     assert is_issued_by(due.data["tls.crt"], renewed["gpudetour-ca"]["tls.crt"])
+
+
+def test_a_leaf_that_ends_with_a_former_authority_is_replaced_once_another_can_sign(
+    state: Mutable,
+) -> None:
+    half_way = NOW + 300 * DAY
+    known = settled(settled(state, now=NOW + 240 * DAY), now=half_way - HOUR)
+    client = "gpudetour-scheduler-client"
+    assert examine(pair_of(known[client])).not_after == NOW + 360 * DAY - 5 * MINUTE
+    taken_over = converge(known, now=half_way)
+
+    assert why(taken_over) == [Why.KEPT, Why.KEPT, Why.KEPT, Why.DUE]
+    assert taken_over.outcomes[3].not_after == half_way + 90 * DAY
+
+
+def pair_of(held: Mapping[str, bytes]) -> KeyPair:
+    return KeyPair(certificate=held["tls.crt"], key=held["tls.key"])
 
 
 def test_what_the_release_before_left_goes_on(state: Mutable) -> None:

@@ -5,6 +5,7 @@ by everybody, however late they read.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from certs.names import leaves
 from certs.state import Why
 from tests.certs.cluster import CONFIGURATION
-from tests.certs.site import CLIENT, EXTENDER, RULES, WEBHOOK, D, Site, Wanted, verifies
+from tests.certs.site import CLIENT, EXTENDER, RULES, TIGHT, WEBHOOK, D, Site, Wanted, verifies
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 WANTED = Wanted(names=leaves("gpudetour-system"))
@@ -47,12 +48,12 @@ acts = st.lists(
 )
 
 
-def check(site: Site, *, patient: bool = True) -> None:
+def check(site: Site) -> None:
     """Every certificate that may be presented now is verifiable with all that may be trusted.
 
-    Without being `patient` with it, kube-scheduler's files are read as soon as all others.
+    Unless the site is patient with it, kube-scheduler's files are read as soon as all others.
     """
-    restarted, copied = (RESTARTED, COPIED) if patient else (D, D)
+    restarted, copied = (RESTARTED, COPIED) if site.patient else (D, D)
     for presented, trusted, what in (
         (site.held(WEBHOOK), site.held(CONFIGURATION), "webhook by the API server"),
         (site.held(EXTENDER), site.held(CLIENT, lag=restarted), "extender by the scheduler"),
@@ -86,22 +87,22 @@ def act(site: Site, step: Act) -> None:
             site.overtaken(step.at, lambda: others(site, passes=4))
 
 
-def installed(age: float = 0.2) -> Site:
+def installed(age: float = 0.2, wanted: Wanted = WANTED) -> Site:
     """All was issued long ago, in parts of an authority's life, and is well known."""
-    return copy.deepcopy(_installed(age))
+    return copy.deepcopy(_installed(age, wanted))
 
 
 @cache
-def _installed(age: float) -> Site:
-    site = Site(WANTED, START)
-    while site.now < START + age * RULES.authority:
+def _installed(age: float, wanted: Wanted) -> Site:
+    site = Site(wanted, START)
+    while site.now < START + age * wanted.lifetimes.authority:
         site.converge()
         site.now += D / 2
     site.converge()
     return site
 
 
-def live(site: Site, steps: list[Act], *, patient: bool = True) -> None:
+def live(site: Site, steps: list[Act]) -> None:
     full = site.now
     for step in steps:
         site.now += step.wait * D
@@ -111,7 +112,7 @@ def live(site: Site, steps: list[Act], *, patient: bool = True) -> None:
         if site.now - full > D / 2:
             site.converge()
             full = site.now
-        check(site, patient=patient)
+        check(site)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -137,6 +138,17 @@ def test_left_alone_the_authority_is_succeeded_again_and_again() -> None:
     assert trusted.count(b"BEGIN CERTIFICATE") <= 3
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from([0.2, 0.5, 0.8, 1.2]), acts)
+def test_the_shortest_lifetimes_leave_time_enough_for_all_who_read_again(
+    age: float, steps: list[Act]
+) -> None:
+    site = installed(age, dataclasses.replace(WANTED, lifetimes=TIGHT))
+    site.patient = False
+
+    live(site, steps)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from([0.2, 0.7, 0.9]),
@@ -154,6 +166,7 @@ def test_a_secret_that_is_lost_costs_nobody_its_trust(
     del site.objects.stored[f"/api/v1/namespaces/gpudetour-system/secrets/{lost}"]
 
     # With the authority's key the time in which its successor could become known is lost too.
-    live(site, [Act(0.3, "pass", 1)] * 40, patient=False)
+    site.patient = False
+    live(site, [Act(0.3, "pass", 1)] * 40)
     again = site.converge()
     assert Why.WAITING not in [outcome.why for outcome in again.issued.outcomes]
