@@ -122,8 +122,8 @@ def k3s(release: str, server: str) -> tuple[Step, ...]:
         Step(
             title="runtime and agent: K3s",
             reason="last, because K3s looks for NVIDIA's runtime only when it starts, and then"
-            " writes the handler into its containerd's configuration by itself. A config.toml.tmpl of"
-            " your own would take that away.",
+            " writes the handler into its containerd's configuration by itself. A config.toml.tmpl"
+            " of your own would take that away.",
             files=(
                 File(
                     path="/etc/rancher/k3s/config.yaml",

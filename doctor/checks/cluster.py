@@ -40,7 +40,7 @@ def _class_present(facts: Facts) -> Result:
     classes = facts.cluster.runtime_classes
     if classes is None:
         return unknown("RuntimeClasses could not be read")
-    wanted = {HANDLER} | {p.runtime_class for p in facts.plugins_here() if p.runtime_class}
+    wanted = {p.runtime_class for p in facts.plugins_here() if p.runtime_class} or {HANDLER}
     missing = sorted(wanted - set(classes))
     if not missing:
         return ok(f"RuntimeClasses {', '.join(sorted(wanted))}")

@@ -192,7 +192,8 @@ def _affinity(facts: Facts) -> Result:
     kept_off = [plugin for plugin in facts.cluster.plugins or () if plugin.mismatch]
     if not kept_off:
         return ok("labels are not what keeps it away")
-    plugin = kept_off[0]
+    # Others may be meant for other nodes; one that runs nowhere is meant for all.
+    plugin = min(kept_off, key=lambda each: each.desired)
     label = f"{_PRESENT}=true" if _PRESENT in plugin.mismatch else _first_label(plugin.mismatch)
     return broken(
         f"{plugin.name} (on {plugin.desired} nodes) leaves this node out: {plugin.mismatch[:200]}",
