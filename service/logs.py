@@ -6,11 +6,14 @@ grpc) come out alike. Loggers are got with `structlog.get_logger()`; nothing els
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from typing import Any
 
+import msgspec
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 #: Key names that more than one component uses.
 POD = "pod"
@@ -38,9 +41,15 @@ def configure(*, level: str, json: bool) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Ours go straight to the stream: by way of the standard library each takes three times as long,
+    # which is a good part of a request.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*shared, *(_JSON if json else _for_people())],
+        logger_factory=(
+            structlog.BytesLoggerFactory(sys.stderr.buffer)
+            if json
+            else structlog.WriteLoggerFactory(sys.stderr)
+        ),
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         cache_logger_on_first_use=False,
     )
@@ -50,7 +59,7 @@ def configure(*, level: str, json: bool) -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(json=json),
+                *([*_JSON, _as_text] if json else _for_people()),
             ],
         )
     )
@@ -62,13 +71,27 @@ def configure(*, level: str, json: bool) -> None:
     logging.captureWarnings(capture=True)
 
 
-def _renderers(*, json: bool) -> list[Processor]:
-    # Tracebacks are plain text in both forms: the richer ones print local variables, and those
-    # hold tokens and keys.
-    if json:
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+def _as_json(_logger: WrappedLogger, _method: str, record: EventDict) -> bytes:
+    try:
+        return _ENCODER.encode(record)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # What is no text, or in no form that JSON has, is told all the same.
+        return json.dumps(record, default=repr, skipkeys=True).encode()
+
+
+def _as_text(_logger: WrappedLogger, _method: str, line: Any) -> Any:
+    return line.decode()
+
+
+def _for_people() -> list[Processor]:
     return [
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     ]
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=repr)
+#: Tracebacks are plain text, for people too: the richer ones print local variables, and those hold
+#: tokens and keys.
+_JSON: tuple[Processor, ...] = (structlog.processors.format_exc_info, _as_json)

@@ -42,6 +42,7 @@ class ServerSocket(ssl.SSLSocket):
     #: How many threads may wait so at the same time; the peers of others are closed at once.
     may_stall: threading.Semaphore | None = None
     _peer: Any = None
+    _held: list[bytes] | None = None
 
     def getpeercert(self, binary_form: bool = False) -> Any:
         """Read what was proven in the handshake once: it is asked for with every request."""
@@ -53,6 +54,24 @@ class ServerSocket(ssl.SSLSocket):
 
     def setblocking(self, flag: bool) -> None:
         self.settimeout(ANSWER_TIMEOUT if flag else 0.0)
+
+    def hold(self) -> None:
+        """Keep what is sent until `release`: gunicorn sends head and body of an answer one by one,
+        and each would be a TLS record, a system call, and a wake-up of the peer.
+        """
+        self._held = []
+
+    def release(self) -> None:
+        """Send what was kept; raises OSError as sending does."""
+        held, self._held = self._held, None
+        if held:
+            super().sendall(b"".join(held))
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        if self._held is None:
+            super().sendall(data, flags)
+        else:
+            self._held.append(bytes(data))
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
         # At first without waiting: what is small has place in the system's buffer.

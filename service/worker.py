@@ -89,11 +89,21 @@ class ArrivalWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             progress = conn.peer.gather()
             if progress is not Progress.WHOLE:
                 return progress
-            result = super().handle(conn)
+            result = self._answer(conn)
             conn.peer.served()
             # What OpenSSL holds already, the poller would not see.
             if result is not True or not conn.sock.pending():
                 return result
+
+    def _answer(self, conn: Any) -> Any:
+        conn.sock.hold()
+        result = super().handle(conn)
+        try:
+            conn.sock.release()
+        except OSError as error:
+            log.debug("connection given up", **{ERROR: str(error)})
+            return Progress.GONE
+        return result
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         try:

@@ -16,6 +16,7 @@ structlog.get_logger().info("pod bound", **{logs.POD: "default/a", logs.GPUS: ["
 structlog.get_logger().debug("not shown")
 logging.getLogger("gunicorn.error").warning("from %s", "elsewhere")
 logging.getLogger("urllib3.connectionpool").debug("not shown")
+structlog.get_logger().info("odd", one="\\ud800", two=1 << 70, three={1: object}, four={2, 1})
 token = "s3cret"
 try:
     raise ValueError("boom")
@@ -39,11 +40,12 @@ def test_json_has_one_object_a_record() -> None:
     assert [(r["level"], r["event"]) for r in records] == [
         ("info", "pod bound"),
         ("warning", "from elsewhere"),
+        ("info", "odd"),
         ("error", "failed"),
     ]
     assert records[0].items() >= {"pod": "default/a", "gpus": ["GPU-1"]}.items()
     assert records[1]["logger"] == "gunicorn.error"
-    assert "ValueError: boom" in records[2]["exception"]
+    assert "ValueError: boom" in records[3]["exception"]
     assert all(r["timestamp"].endswith("Z") for r in records)
 
 
