@@ -189,17 +189,18 @@ def _empty(because: str) -> _Check:
     return lambda value: None if value in ([], {}) else because
 
 
-def _default_names(prefix: str) -> _Check:
-    """Resource names cannot be chosen: quota, scheduler and policies know the usual ones only."""
+def _usual_names(value: Any) -> str | None:
+    """Resources keep their names: quota, scheduler and policies know the usual ones only."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        return f"{_shown(value)} is no list of patterns and names"
+    entries = [(str(each.get("pattern", "")), str(each.get("name", ""))) for each in value]
+    strange = [name for pattern, name in entries if not _is_usual(pattern, _resource(name))]
+    return f"resources cannot be renamed, here to {_shown(strange[0])}" if strange else None
 
-    def check(value: Any) -> str | None:
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            return f"{_shown(value)} is no list of patterns and names"
-        names = [_resource(str(each.get("name", ""))) for each in value]
-        strange = [n for n in names if n != GPU_RESOURCE and not n.startswith(prefix)]
-        return f"resources cannot be named {', '.join(strange)} here" if strange else None
 
-    return check
+def _is_usual(pattern: str, name: ResourceName) -> bool:
+    of_profile = MIG_RESOURCE_PREFIX + pattern.replace("+", ".")
+    return name in (GPU_RESOURCE, of_profile)
 
 
 def _sliced_resources(value: Any) -> str | None:
@@ -279,8 +280,8 @@ _CHECKS: Mapping[str, _Check] = {
         "uuid", because="is not possible: indexes change, so devices are told by UUID"
     ),
     "flags.plugin.sharedDevicesAllocationPolicy": _one_of("distributed", "packed"),
-    "resources.gpus": _default_names(str(GPU_RESOURCE)),
-    "resources.mig": _default_names(MIG_RESOURCE_PREFIX),
+    "resources.gpus": _usual_names,
+    "resources.mig": _usual_names,
     "sharing.timeSlicing.renameByDefault": _BOOLEAN,
     "sharing.timeSlicing.failRequestsGreaterThanOne": _BOOLEAN,
     "sharing.timeSlicing.resources": _sliced_resources,

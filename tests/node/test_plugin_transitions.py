@@ -12,7 +12,8 @@ from contextlib import ExitStack
 import pytest
 
 from localcluster.foreignplugin import Foreign
-from tests.node.gpu_node import GPU, GpuNode, annotations_of, containers, holders
+from localcluster.waiting import until
+from tests.node.gpu_node import GPU, GpuNode, annotations_of, containers, holders, is_running
 from tests.node.transitions import PROMISED, Told, Transitions, held_by
 
 pytestmark = pytest.mark.node
@@ -128,3 +129,36 @@ def test_holders_are_known_when_their_plugin_is_dead_and_ours_stays_away(gpu_nod
     assert "1 pod" in annotations_of(node)["gpudetour.io/path-reason"]
     gpu_node.node_when(lambda seen: holders(seen) == {device: uid})
     assert containers(gpu_node.running("old")) == before
+
+
+def test_a_container_of_ours_starts_again_while_another_plugin_serves(gpu_node: GpuNode) -> None:
+    gpu_node.start_agent()
+    gpu_node.offers(2)
+    gpu_node.create_pod("old")
+    gpu_node.running("old")
+    given = gpu_node.environment("old")
+    with Foreign(gpu_node.plugins, sorted(gpu_node.uuids)):
+        gpu_node.path_is("plugin", OTHER)
+        # As after a reboot, where /run is empty and the agent no older than the pod's containers.
+        gpu_node.stop_agent()
+        (spec,) = gpu_node.cluster.node.cdi.iterdir()
+        spec.unlink()
+        gpu_node.start_agent()
+        until(spec.exists, timeout=30, what="the CDI spec again")
+
+        ((container, _),) = containers(gpu_node.pod("old"))
+        identity = container.removeprefix("containerd://")
+        gpu_node.cluster.node.ctr("tasks", "kill", "--signal", "SIGKILL", identity)
+
+        gpu_node.cluster.wait_for(
+            "/api/v1/namespaces/default/pods/old",
+            lambda pod: is_running(pod) and containers(pod)[0][1] >= 1,
+        )
+        again = gpu_node.environment("old")
+    assert given_by_cdi(again) == given_by_cdi(given)
+    assert given_by_cdi(again)
+
+
+def given_by_cdi(environment: dict[str, str]) -> set[str]:
+    """The GPUs that CDI says a container has."""
+    return {v for name, v in environment.items() if name.startswith("GPUDETOUR_DEVICE_")}

@@ -81,7 +81,10 @@ def test_everything_that_is_honoured_at_once_and_in_json() -> None:
         },
         "resources": {
             "gpus": [{"pattern": "*", "name": "nvidia.com/gpu"}],
-            "mig": [{"pattern": "1g.5gb", "name": "mig-1g.5gb"}],
+            "mig": [
+                {"pattern": "1g.5gb", "name": "mig-1g.5gb"},
+                {"pattern": "1g.5gb+me", "name": "nvidia.com/mig-1g.5gb.me"},
+            ],
         },
         "sharing": {
             "timeSlicing": {
@@ -144,7 +147,13 @@ def test_what_its_log_prints_can_be_fed_back() -> None:
         ("flags: {plugin: {deviceListStrategy: []}}", "no list of strategies"),
         ("flags: {plugin: {deviceListStrategy: [envvar, 3]}}", "3 is not served here"),
         ("flags: {plugin: {deviceIDStrategy: index}}", "devices are told by UUID"),
-        ("resources: {gpus: [{pattern: T4, name: nvidia.com/t4}]}", "named nvidia.com/t4"),
+        (
+            "resources: {gpus: [{pattern: T4, name: nvidia.com/t4}]}",
+            "renamed, here to 'nvidia.com/t4'",
+        ),
+        ("resources: {gpus: [{pattern: '*', name: nvidia.com/gpu-x}]}", "cannot be renamed"),
+        ("resources: {mig: [{pattern: 1g.5gb, name: mig-small}]}", "cannot be renamed"),
+        ("resources: {mig: [{pattern: 1g.5gb, name: mig-2g.10gb}]}", "cannot be renamed"),
         ("resources: {mig: 3}", "no list of patterns"),
         ("sharing: {mps: {resources: [{name: gpu, replicas: 2}]}}", "MPS is not served"),
         ("imex: {channelIDs: [0]}", "IMEX"),
