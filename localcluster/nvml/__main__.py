@@ -109,10 +109,11 @@ def fail_init(driver_root: Path, code: int) -> None:
 
 @main.command()
 @click.argument("function")
+@click.option("--gpu", "uuid", help="For this GPU only, by its UUID.")
 @click.pass_obj
-def hang(driver_root: Path, function: str) -> None:
+def hang(driver_root: Path, function: str, uuid: str | None) -> None:
     """Let calls of an NVML function ("*": all) block until `release`."""
-    _machine(driver_root).hang(function)
+    _try(lambda: _machine(driver_root).hang(function, uuid=uuid))
 
 
 @main.command()

@@ -18,7 +18,10 @@ _ADVICE = {
     13: "update NVIDIA's driver on the node",
     14: "the card's infoROM is corrupted: have the card replaced",
     15: "reset the GPU or reboot the node; if it comes again, have the card replaced",
-    16: "reset the GPU (`nvidia-smi --gpu-reset`) or reboot the node",
+    16: (
+        "reset the GPU (`nvidia-smi --gpu-reset`, while nothing has it open: this agent has) or"
+        " reboot the node"
+    ),
     17: "something of the system blocked it (cgroup, SELinux, lockdown): run the agent privileged",
     18: (
         "the driver was updated while its old kernel module is still loaded: reboot the node, or"

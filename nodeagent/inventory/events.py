@@ -58,6 +58,7 @@ class XidWatcher:
         self._on_xid = on_xid
         self._on_lost = on_lost
         self._refused = ""
+        self._unwatched: dict[int, str] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set; returns within a second or so of it."""
@@ -82,13 +83,32 @@ class XidWatcher:
     def _watch(self, stop: threading.Event) -> None:
         events = call("nvmlEventSetCreate")
         try:
-            uuids = _register(events)
+            uuids = self._register(events)
             while not stop.is_set() and not self._session.wanted_back:
                 data = _next_event(events)
                 if data is not None:
                     self._tell(data, uuids)
         finally:
             call("nvmlEventSetFree", events)
+
+    def _register(self, events: Handle) -> dict[int | None, DeviceId]:
+        """Register all GPUs that answer, and tell which handle is whose."""
+        uuids: dict[int | None, DeviceId] = {}
+        unwatched = {}
+        for index in range(call("nvmlDeviceGetCount")):
+            try:
+                handle = call("nvmlDeviceGetHandleByIndex", index)
+                uuid = uuid_of(handle)
+                call("nvmlDeviceRegisterEvents", handle, XID_EVENT, events)
+            except (NvmlError, UnusableGpuError) as error:
+                unwatched[index] = str(error)
+                continue
+            uuids[address(handle)] = uuid
+        # NVML restarts again and again while a GPU is lost.
+        if unwatched != self._unwatched:
+            log.info("GPUs that are not watched for Xids", reasons=unwatched)
+            self._unwatched = unwatched
+        return uuids
 
     def _tell(self, data: Any, uuids: dict[int | None, DeviceId]) -> None:
         xid = int(data.eventData)
@@ -98,21 +118,6 @@ class XidWatcher:
             return
         log.warning("a GPU reported an Xid", xid=xid, gpu=uuid)
         self._on_xid(XidEvent(xid=xid, uuid=uuid))
-
-
-def _register(events: Handle) -> dict[int | None, DeviceId]:
-    """Register all GPUs that answer, and tell which handle is whose."""
-    uuids: dict[int | None, DeviceId] = {}
-    for index in range(call("nvmlDeviceGetCount")):
-        try:
-            handle = call("nvmlDeviceGetHandleByIndex", index)
-            uuid = uuid_of(handle)
-            call("nvmlDeviceRegisterEvents", handle, XID_EVENT, events)
-        except (NvmlError, UnusableGpuError) as error:
-            log.info("a GPU is not watched for Xids", index=index, reason=str(error))
-            continue
-        uuids[address(handle)] = uuid
-    return uuids
 
 
 def _next_event(events: Handle) -> Any:

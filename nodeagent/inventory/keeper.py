@@ -103,6 +103,12 @@ class InventoryKeeper:
                 return source.survey(), trouble
             except InventoryError as error:
                 trouble = trouble or error
+            except OSError as error:
+                # A driver that is just being replaced takes files away under the reader.
+                trouble = trouble or InventoryError(
+                    f"{error.filename} cannot be read: {error.strerror}",
+                    advice="it is tried again in a moment",
+                )
         return None, trouble
 
     def _catch_up(self, now: Moment) -> None:

@@ -115,6 +115,7 @@ def test_a_fresh_node_gets_everything_under_its_uid() -> None:
         ({PATH: "plugin"}, ALL_LABELS),
         (dict(WANTED.annotations), {"nvidia.com/gpu.count": "1"}),
         (dict(WANTED.annotations), {**ALL_LABELS, "nvidia.com/gpu.family": "ampere"}),
+        (dict(WANTED.annotations), {**ALL_LABELS, "gpudetour.io/product.NVIDIA-L4": "2"}),
         ({**WANTED.annotations, IN_USE: "old"}, ALL_LABELS),
     ],
 )
