@@ -12,6 +12,8 @@ from nodeagent.deviceplugin.cdi import CdiSpec
 from nodeagent.deviceplugin.driver_files import Roots, control_nodes, nodes_of
 from service.logs import ERROR
 
+_NO_RUNTIME = "NVIDIA's container runtime, which reads NVIDIA_VISIBLE_DEVICES, is not set up here"
+
 log = structlog.get_logger()
 
 
@@ -51,7 +53,7 @@ class Preparation:
         if wanted is DeviceList.ENV:
             if ways.forced is None and ways.variable is False:
                 return Handover(device_list=DeviceList.ENV, broken=_no_way(ways.no_cdi or ""))
-            return self._by_variable(inventory)
+            return self._by_variable(inventory, trouble=_doubt(ways))
         try:
             if self._cdi.write(inventory.gpus):
                 log.info("CDI spec written", path=str(self._cdi.path))
@@ -68,6 +70,7 @@ class Preparation:
             device_list=DeviceList.CDI,
             cdi_names=self._cdi.names,
             variable=ways.forced is None and ways.variable is not False,
+            trouble=_doubt(ways),
         )
 
     def _by_variable(self, inventory: NodeInventory, *, trouble: str = "") -> Handover:
@@ -80,8 +83,14 @@ class Preparation:
         return Handover(device_list=DeviceList.ENV, nodes=nodes, trouble=trouble)
 
 
+def _doubt(ways: Ways) -> str:
+    """Tell why the way that the admin chose may lead nowhere; it is taken all the same."""
+    if ways.forced is DeviceList.ENV and ways.variable is False:
+        return f"GPUs are handed over by variable, as was asked for, but {_NO_RUNTIME}"
+    if ways.forced is DeviceList.CDI and ways.no_cdi:
+        return f"GPUs are handed over by CDI, as was asked for, but {ways.no_cdi}"
+    return ""
+
+
 def _no_way(why: str) -> str:
-    return (
-        f"no GPU can reach a container: {why}, and NVIDIA's container runtime, which reads "
-        "NVIDIA_VISIBLE_DEVICES, is not set up here"
-    )
+    return f"no GPU can reach a container: {why}, and {_NO_RUNTIME}"

@@ -61,9 +61,15 @@ def test_a_folder_that_cannot_be_written_is_trouble_where_the_variable_is_read(
     assert "cannot be written" in broken
 
 
-def test_the_admins_choice_is_kept(folder: Path) -> None:
-    assert _prepared(folder, Ways(forced=ENV, variable=False)) == (ENV, 0, "", "")
-    assert _prepared(folder, Ways(no_cdi="old", forced=CDI)) == (CDI, 2, "", "")
+def test_the_admins_choice_is_kept_and_doubted(folder: Path) -> None:
+    assert _prepared(folder, Ways(no_cdi="old", forced=ENV)) == (ENV, 0, "", "")
+    way, names, trouble, broken = _prepared(folder, Ways(forced=ENV, variable=False))
+    assert (way, names, broken) == (ENV, 0, "")
+    assert "is not set up here" in trouble
+    assert _prepared(folder, Ways(forced=CDI, variable=False)) == (CDI, 2, "", "")
+    way, names, trouble, broken = _prepared(folder, Ways(no_cdi="it is old", forced=CDI))
+    assert (way, names, broken) == (CDI, 2, "")
+    assert "it is old" in trouble
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
