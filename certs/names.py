@@ -18,7 +18,7 @@ SCHEDULER_COMMON_NAME = "gpudetour-scheduler"
 
 CERTIFICATE = "tls.crt"
 KEY = "tls.key"
-#: Every authority to be trusted: the present one first, then former ones that are still valid.
+#: Every authority to be trusted: the newest first, then former ones until they expire.
 BUNDLE = "ca.crt"
 
 #: In the authority's Secret only. While a new authority becomes known, the former one signs.

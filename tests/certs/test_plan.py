@@ -287,8 +287,9 @@ def test_a_leaf_that_ends_with_a_former_authority_is_replaced_once_another_can_s
     state: Mutable,
 ) -> None:
     half_way = NOW + 300 * DAY
-    known = settled(settled(state, now=NOW + 240 * DAY), now=half_way - HOUR)
+    introduced = settled(state, now=NOW + 240 * DAY)
     client = "gpudetour-scheduler-client"
+    known = stored(converge(introduced, now=NOW + 290 * DAY, force=True))
     assert examine(pair_of(known[client])).not_after == NOW + 360 * DAY - 5 * MINUTE
     taken_over = converge(known, now=half_way)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 import urllib3
 
 from localcluster.waiting import until
+from service.certificates import not_after
 from tests.certs.cluster import SECRETS, Objects
-from tests.fakes.api_server import FakeApiServer, Reply, Request, refusal
+from tests.fakes.api_server import Answer, FakeApiServer, Reply, Request, refusal
 from tests.service.process import Process, running
 from tests.webhook.test_webhook_process import kubeconfig, side
 
@@ -24,8 +27,12 @@ class Troubled:
         self.objects = Objects()
         self.objects.add_configuration("pods.gpudetour.io")
         self.trouble: Reply | None = None
+        self.ahead = timedelta(0)
 
     def __call__(self, request: Request) -> Reply:
+        if request.path == "/version" and self.trouble is None:
+            told = datetime.now(UTC) + self.ahead
+            return Answer(headers={"Date": format_datetime(told, usegmt=True)})
         return self.objects.reply(request) if self.trouble is None else self.trouble
 
 
@@ -82,6 +89,28 @@ def test_while_the_api_server_refuses_it_is_not_ready_and_says_why_once(
     warnings = [r for r in process.records if r["event"] == "certificates cannot be looked after"]
     assert len(warnings) == 1
     assert told in warnings[0]["advice"]
+
+
+@pytest.mark.parametrize("wrong", [timedelta(hours=1), -timedelta(hours=1), timedelta(days=-40)])
+def test_a_process_whose_clock_is_wrong_issues_by_the_api_servers(
+    tmp_path: Path, wrong: timedelta
+) -> None:
+    api = Troubled()
+    api.ahead = -wrong
+    with FakeApiServer(api) as server, certs(tmp_path, server.url) as process:
+        until_ready(process)
+        said = process.wait_for(
+            "the clock of this machine and the API server's differ, set it right; the API "
+            "server's is used for certificates"
+        )
+        metrics = side(process, "/metrics")[1]
+
+    assert abs(said["seconds"] - wrong.total_seconds()) < 30
+    ahead = next(x for x in metrics.splitlines() if x.startswith("gpudetour_clock_ahead_seconds "))
+    assert abs(float(ahead.split()[1]) - wrong.total_seconds()) < 30
+    for name, lifetime in (("webhook-tls", 30), ("extender-tls", 30), ("scheduler-client", 730)):
+        left = not_after(api.objects.data(f"gpudetour-{name}")["tls.crt"]) - datetime.now(UTC)
+        assert abs(left + wrong - timedelta(days=lifetime)) < timedelta(minutes=5)
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
