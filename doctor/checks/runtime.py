@@ -48,7 +48,7 @@ def _imports(facts: Facts) -> Result:
     ignored = [each for each in runtime.unimported if not runtime.nvidia()]
     if not ignored:
         return ok("every drop-in with NVIDIA's runtime is imported")
-    path = ignored[0].path
+    path = ignored[0]
     host = facts.host
     if host.distribution in _RANCHER:
         right = "config-v3.toml.d" if runtime.config_version >= 3 else "config.toml.d"
@@ -72,13 +72,18 @@ def _sections(facts: Facts) -> Result:
     if runtime.nvidia() or not runtime.misplaced:
         return ok("NVIDIA's runtime is in a section that is read")
     wrong = runtime.misplaced[0]
-    return broken(
-        f"{wrong.path}: {wrong.why}, so it is ignored",
-        f"sudo cp {wrong.path} {wrong.path}.old",
-        "# let containerd write the form that it reads:",
-        f"sudo sh -c 'containerd --config {wrong.path}.old config migrate > {wrong.path}'",
-        remedies.restart_runtime(facts.host),
+    of = f"is of version {wrong.file_version}" if wrong.file_version else "names no version"
+    saw = (
+        f'section plugins."{wrong.section}" of {wrong.path} is of version {wrong.section_version},'
+        f" and the file {of}, so it is ignored"
     )
+    if wrong.section_version >= 3:
+        rename = "s/io\\.containerd\\.cri\\.v1\\.runtime/io.containerd.grpc.v1.cri/"
+    elif wrong.file_version:
+        rename = "s/io\\.containerd\\.grpc\\.v1\\.cri/io.containerd.cri.v1.runtime/"
+    else:
+        rename = f"1i version = {wrong.section_version}"
+    return broken(saw, f"sudo sed -i '{rename}' {wrong.path}", remedies.restart_runtime(facts.host))
 
 
 def _template(facts: Facts) -> Result:

@@ -52,11 +52,13 @@ class Handler:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ignored:
-    """Configuration that names NVIDIA's runtime where the runtime does not read it."""
+class Misplaced:
+    """A section with NVIDIA's runtime in a file of another version, 0 where it names none."""
 
     path: str
-    why: str
+    section: str
+    section_version: int
+    file_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +82,8 @@ class Runtime:
     disabled: tuple[str, ...] = ()
     enable_cdi: bool | None = None
     cdi_folders: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
-    unimported: tuple[Ignored, ...] = ()
-    misplaced: tuple[Ignored, ...] = ()
+    unimported: tuple[str, ...] = ()
+    misplaced: tuple[Misplaced, ...] = ()
     templates: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()
     version: tuple[int, ...] = ()

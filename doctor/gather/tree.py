@@ -20,6 +20,8 @@ from nodeagent.inventory.library import resolve_in
 #: Bytes; the largest files that are read whole are CDI specs of big machines (about 1 MiB).
 MOST = 8 << 20
 _STEP = 64 << 10
+#: In which a pattern is looked for; each `*` may multiply them.
+_MOST_FOLDERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +101,19 @@ class Tree:
             return None
 
     def matching(self, pattern: str) -> tuple[str, ...]:
-        """Return the paths that match a pattern with `*` in its last part, in order."""
-        folder, _, last = pattern.rpartition("/")
-        names = self.names(folder or "/") or ()
-        return tuple(f"{folder}/{name}" for name in names if fnmatch.fnmatchcase(name, last))
+        """Return the paths that match a pattern with `*` in any of its parts, in order."""
+        paths = [""]
+        for part in filter(None, pattern.split("/")):
+            if not any(mark in part for mark in "*?["):
+                paths = [f"{path}/{part}" for path in paths]
+                continue
+            paths = [
+                f"{path}/{name}"
+                for path in paths[:_MOST_FOLDERS]
+                for name in self.names(path or "/") or ()
+                if fnmatch.fnmatchcase(name, part)
+            ]
+        return tuple(path for path in paths if self.exists(path))
 
     def link_name(self, path: str) -> str:
         """Return the last part of a symbolic link's target, empty where there is no link."""

@@ -408,7 +408,7 @@ CASES = (
         first="containerd-sections",
         then=frozenset({"nvidia-handler", "k3s-restart"}),
         saw="is of version 2, and the file is of version 3",
-        mend="config migrate",
+        mend="io.containerd.cri.v1.runtime/",
     ),
     Case(
         name="no version in the file, so its sections are ignored",
@@ -416,8 +416,8 @@ CASES = (
         break_it=lambda n: n.write(_CONTAINERD, runtimes(2)).remove(_DROP_IN),
         first="containerd-sections",
         then=frozenset({"nvidia-handler"}),
-        saw="the file is of version 1",
-        mend="config migrate",
+        saw="the file names no version",
+        mend="1i version = 2",
     ),
     Case(
         name="a template of its own keeps NVIDIA's runtime out",
