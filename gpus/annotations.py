@@ -139,6 +139,7 @@ class _Gpu(msgspec.Struct, rename="camel", omit_defaults=True):
 
 class _Withheld(msgspec.Struct, rename="camel", omit_defaults=True):
     reason: str
+    index: _Count | None = None
     bdf: str | None = None
     uuid: str | None = None
     product: str | None = None
@@ -181,7 +182,7 @@ def encode_inventory(inventory: NodeInventory) -> str:
             cuda=inventory.cuda,
             gpus=[_gpu_to_wire(gpu, index_of) for gpu in inventory.gpus],
             withheld=[
-                _Withheld(reason=w.reason, bdf=w.bdf, uuid=w.uuid, product=w.product)
+                _Withheld(reason=w.reason, index=w.index, bdf=w.bdf, uuid=w.uuid, product=w.product)
                 for w in inventory.withheld
             ],
             trouble=inventory.trouble,
@@ -347,6 +348,7 @@ def _gpu_from_wire(wire: _Gpu, by_index: Mapping[int, DeviceId]) -> Gpu:
 def _withheld_from_wire(wire: _Withheld) -> Withheld:
     return Withheld(
         reason=wire.reason,
+        index=wire.index,
         bdf=wire.bdf,
         uuid=_device(wire.uuid, key=INVENTORY) if wire.uuid is not None else None,
         product=wire.product,

@@ -133,9 +133,13 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withheld:
-    """A GPU that the node has and that cannot, or shall not, be given out, and why."""
+    """A GPU that the node has and that cannot, or shall not, be given out, and why.
+
+    `index` is the one under which its source first listed it.
+    """
 
     reason: str
+    index: int | None = None
     bdf: str | None = None
     uuid: DeviceId | None = None
     product: str | None = None

@@ -116,8 +116,10 @@ class InventoryKeeper:
             reported, self._reported = self._reported, []
             recalled, self._recalled = self._recalled, None
         if recalled is not None:
-            for gpu in recalled.gpus:
-                self._first_index[gpu.uuid] = gpu.index
+            self._first_index.update({gpu.uuid: gpu.index for gpu in recalled.gpus})
+            self._first_index.update(
+                {w.uuid: w.index for w in recalled.withheld if w.uuid and w.index is not None}
+            )
             self._memory.recall(recalled, now=now)
         for uuid, reason in reported:
             self._memory.strike(uuid, reason, now=now)
@@ -131,9 +133,7 @@ class InventoryKeeper:
             if refusal is None:
                 given.append(gpu)
             else:
-                withheld.append(
-                    Withheld(bdf=gpu.bdf, uuid=gpu.uuid, product=gpu.product, reason=refusal)
-                )
+                withheld.append(_refused(gpu, refusal, first_index))
         known = {gpu.bdf for gpu in gpus}
         withheld += [each for each in survey.withheld if each.bdf is None or each.bdf not in known]
         known |= {each.bdf for each in withheld}
@@ -168,6 +168,12 @@ def node_keeper(
         now=now,
         boot=boot,
         machine=kernel.machine_model(driver_root),
+    )
+
+
+def _refused(gpu: Gpu, reason: str, first_index: int) -> Withheld:
+    return Withheld(
+        reason=reason, index=first_index, bdf=gpu.bdf, uuid=gpu.uuid, product=gpu.product
     )
 
 

@@ -52,7 +52,12 @@ TEXT = st.text(max_size=40)
 MAYBE_TEXT = st.none() | TEXT
 MOMENTS = st.integers(0, 2**32).map(lambda second: datetime.fromtimestamp(second, UTC))
 WITHHELD = st.builds(
-    Withheld, reason=TEXT, bdf=MAYBE_TEXT, uuid=st.none() | UUIDS, product=MAYBE_TEXT
+    Withheld,
+    reason=TEXT,
+    index=st.none() | st.integers(0, 64),
+    bdf=MAYBE_TEXT,
+    uuid=st.none() | UUIDS,
+    product=MAYBE_TEXT,
 )
 
 
