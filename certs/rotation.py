@@ -46,6 +46,7 @@ class Rotation:
         self._backoff = Backoff(first=min(0.5, every), cap=max(every, 0.5))
         self._fault: str | None = "nothing was looked at yet"
         self._told: type[Exception] | None = None
+        self._bundle: CaBundle | None = None
         self._well_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
@@ -68,6 +69,11 @@ class Rotation:
         self._metrics.seen(done.issued)
         self._fault, self._told, self._well_at = None, None, time.monotonic()
         self._backoff.reset()
+        if done.bundle is CaBundle.ABSENT is not self._bundle:
+            log.warning(
+                "there is no webhook configuration to trust the webhook, apply the manifests"
+            )
+        self._bundle = done.bundle
         _tell(done)
         # What was written is looked at soon: the next step may depend on it.
         return min(self._every, 1.0) if done.changed else self._every

@@ -32,10 +32,12 @@ Object = dict[str, Any]
 ROTATIONS = 20
 #: Seconds.
 PROPAGATION = 1.0
+#: A third of a leaf's life and a sixth of an authority's are what a slow machine may take to renew
+#: and to read.
 OPTIONS = {
-    "--ca-lifetime": "20s",
-    "--server-lifetime": "10s",
-    "--client-lifetime": "10s",
+    "--ca-lifetime": "30s",
+    "--server-lifetime": "15s",
+    "--client-lifetime": "15s",
     "--propagation": f"{PROPAGATION:.0f}s",
     "--every": "0.5s",
 }

@@ -14,7 +14,7 @@ import urllib3
 
 from localcluster.waiting import until
 from service.certificates import not_after
-from tests.certs.cluster import SECRETS, Objects
+from tests.certs.cluster import CONFIGURATION, SECRETS, Objects
 from tests.fakes.api_server import Answer, FakeApiServer, Reply, Request, refusal
 from tests.service.process import Process, running
 from tests.webhook.test_webhook_process import kubeconfig, side
@@ -111,6 +111,22 @@ def test_a_process_whose_clock_is_wrong_issues_by_the_api_servers(
     for name, lifetime in (("webhook-tls", 30), ("extender-tls", 30), ("scheduler-client", 730)):
         left = not_after(api.objects.data(f"gpudetour-{name}")["tls.crt"]) - datetime.now(UTC)
         assert abs(left + wrong - timedelta(days=lifetime)) < timedelta(minutes=5)
+
+
+def test_a_webhook_configuration_that_comes_later_is_filled(tmp_path: Path) -> None:
+    api = Troubled()
+    del api.objects.stored[CONFIGURATION]
+    with FakeApiServer(api) as server, certs(tmp_path, server.url, every="0.2s") as process:
+        process.wait_for(
+            "there is no webhook configuration to trust the webhook, apply the manifests"
+        )
+        until_ready(process)
+        api.objects.add_configuration("pods.gpudetour.io", "other.gpudetour.io")
+        process.wait_for("caBundle of the webhook configuration written")
+
+    assert api.objects.ca_bundles() == [api.objects.data("gpudetour-ca")["ca.crt"]] * 2
+    missing = [r for r in process.records if "no webhook configuration" in r["event"]]
+    assert len(missing) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
