@@ -1,4 +1,4 @@
-"""Tries now and then whether a pod that asks for GPUs becomes what it must: a dry run, never a pod.
+"""Tries now and then whether pods become what they must, by dry runs: none is ever stored.
 
 It runs on a thread of its own with connections of its own, in every replica: there is nothing to
 elect, and a replica that hangs silences only itself. Nothing that it meets may end the process,
@@ -17,6 +17,7 @@ from kube.client import Client
 from kube.errors import ApiError, KubeError, NotFound
 from service.logs import REASON
 from webhook import canary_verdict
+from webhook.canary_trials import TrialPod, trial_pods
 from webhook.canary_verdict import CONFIGURATION, Outcome, Verdict
 from webhook.mutate import Mutator
 
@@ -32,35 +33,43 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Creates the trial pod in a namespace that holds nothing else, as a dry run."""
+    """Creates trial pods in a namespace that holds nothing else, as dry runs."""
 
     client: Client
     mutator: Mutator
     namespace: str
 
     def run(self) -> Verdict:
-        """Return what becomes of the pod; never raises on purpose."""
+        """Return the first verdict that is not good, or the last; never raises on purpose."""
+        verdict = Verdict(outcome=Outcome.UNREACHABLE, message="nothing was tried")
+        for tried in trial_pods(self.mutator):
+            verdict = self._try(tried)
+            if verdict.outcome is not Outcome.ADMITTED:
+                break
+        return verdict
+
+    def _try(self, tried: TrialPod) -> Verdict:
         path = f"/api/v1/namespaces/{self.namespace}/pods"
         try:
-            stored = self.client.create(path, canary_verdict.trial_pod(), params={"dryRun": "All"})
+            stored = self.client.create(path, tried.pod, params={"dryRun": "All"})
         except ApiError as error:
-            verdict = canary_verdict.of_refusal(error)
+            verdict = canary_verdict.of_refusal(tried, error)
         except KubeError as error:
-            return _unreachable(error)
+            return Verdict(outcome=Outcome.UNREACHABLE, message=f"no trial is possible: {error}")
         else:
-            verdict = canary_verdict.of_pod(stored, self.mutator)
+            verdict = canary_verdict.of_pod(tried, stored)
         if verdict.outcome is not Outcome.NOT_CALLED:
             return verdict
-        return replace(verdict, message=f"{verdict.message}: {self._cause()}")
+        return replace(verdict, message=f"{verdict.message}: {self._cause(tried)}")
 
-    def _cause(self) -> str:
+    def _cause(self, tried: TrialPod) -> str:
         try:
             configuration = self.client.get(f"{_CONFIGURATIONS}/{CONFIGURATION}")
         except NotFound:
             configuration = None
         except KubeError as error:
             return f"why is not known: {error}"
-        return canary_verdict.cause(configuration)
+        return canary_verdict.cause(tried, configuration)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +121,8 @@ class Canary:
         if before is verdict.outcome:
             return
         if verdict.outcome is Outcome.ADMITTED:
-            log.info("GPU pods are admitted as they must be")
+            log.info("pods are admitted as they must be")
         elif verdict.harmful:
-            log.error("GPU pods are not admitted as they must be", **{REASON: verdict.message})
+            log.error("pods are not admitted as they must be", **{REASON: verdict.message})
         else:
             log.warning("the canary cannot tell", **{REASON: verdict.message})
-
-
-def _unreachable(error: KubeError) -> Verdict:
-    return Verdict(outcome=Outcome.UNREACHABLE, message=f"no trial is possible: {error}")

@@ -21,7 +21,7 @@ from kube.objects import ObjectMeta, ObjectReference, Struct
 from service.logs import REASON
 from webhook.canary_verdict import Outcome, Verdict
 
-CONDITION = "GPUPodsAdmitted"
+CONDITION = "AdmissionWorks"
 FIELD_MANAGER = "gpudetour-webhook"
 
 #: Reasons of the condition, and the status that goes with each.

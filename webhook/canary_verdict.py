@@ -6,21 +6,22 @@ finds nothing more to change. So no list of what the mutator writes is kept here
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from gpus.annotations import DEVICES_FROM
-from gpus.model import GPU_RESOURCE
 from kube.errors import ApiError, TooManyRequests, Unauthorized
-from webhook.mutate import Mutated, Mutator, Refused
+from webhook.canary_trials import TrialPod
+from webhook.containers import VISIBLE_DEVICES
+from webhook.mutate import Mutated, Refused
 from webhook.shape import Raw
 
 #: Of manifests/base: the objects without which nobody is sent to us, or refused when we are silent.
 CONFIGURATION = "gpudetour"
 POLICY = "gpudetour-admitted"
-_WEBHOOK = "pods.gpudetour.io"
 #: In the second message of that policy only.
 _UNDONE = "undid"
 
@@ -53,106 +54,91 @@ class Verdict:
 
     @property
     def harmful(self) -> bool:
-        """Whether pods that ask for GPUs cannot be served now."""
+        """Whether pods cannot be served, or closed off, now."""
         return self.outcome in (Outcome.NOT_CALLED, Outcome.UNDONE)
 
 
-def trial_pod() -> Raw:
-    """Return a pod that asks for a GPU in one of its containers and is never stored.
-
-    Texts about it repeat its name, which is therefore always the same. It keeps to the "restricted"
-    level of Pod Security, which a cluster may demand everywhere.
-    """
-    security = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    container = {"image": "gpudetour-canary:never-started", "securityContext": security}
-    asking = {"limits": {str(GPU_RESOURCE): "1"}, "requests": {str(GPU_RESOURCE): "1"}}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "canary"},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "initContainers": [{"name": "before", **container}],
-            "containers": [
-                {"name": "asks", "resources": asking, **container},
-                {"name": "beside", **container},
-            ],
-        },
-    }
-
-
-def of_pod(stored: Raw, mutator: Mutator) -> Verdict:
+def of_pod(tried: TrialPod, stored: Raw) -> Verdict:
     """Judge the trial pod as the API server would store it."""
-    again = mutator.mutate(stored)
+    again = tried.mutate(stored)
     if isinstance(again, Refused):
         return _undone("; ".join(again.faults)[:_SHOWN])
-    annotations = (stored.get("metadata") or {}).get("annotations") or {}
-    if DEVICES_FROM not in annotations:
-        return _not_called(
-            f"and the ValidatingAdmissionPolicy {POLICY}, or its binding, does not refuse such "
-            "pods: apply the manifests again"
-        )
-    asked = trial_pod()
-    # The name of its ConfigMap is drawn anew for every pod.
-    asked["metadata"]["annotations"] = {DEVICES_FROM: annotations[DEVICES_FROM]}
-    wrong = [*_lost(mutator.mutate(asked), stored), *_changed(again, stored)]
+    name = ((stored.get("metadata") or {}).get("annotations") or {}).get(DEVICES_FROM)
+    if name is None and not _has_entries(stored):
+        return _not_called(tried, stored=True)
+    asked = copy.deepcopy(tried.pod)
+    if name is not None:
+        # Drawn anew for every pod, but kept where it is present.
+        asked["metadata"]["annotations"] = {DEVICES_FROM: name}
+    wrong = [*_lost(tried.mutate(asked), stored), *_changed(again, stored)]
     if wrong:
         return _undone(", ".join(list(dict.fromkeys(wrong))[:_NAMED]))
-    return Verdict(outcome=Outcome.ADMITTED, message="a trial pod got all that a GPU pod needs")
+    return Verdict(outcome=Outcome.ADMITTED, message="trial pods got all that they must")
 
 
-def of_refusal(error: ApiError) -> Verdict:
+def of_refusal(tried: TrialPod, error: ApiError) -> Verdict:
     """Judge the API server's refusal to store the trial pod."""
     text = error.message[:_SHOWN]
     if f"'{POLICY}'" in error.message:
-        return _undone(text) if _UNDONE in error.message else _not_called()
-    if f'failed calling webhook "{_WEBHOOK}"' in error.message:
-        return _not_called()
+        return _undone(text) if _UNDONE in error.message else _not_called(tried)
+    if f'failed calling webhook "{tried.webhook}"' in error.message:
+        return _not_called(tried)
     if error.status >= 500 or isinstance(error, Unauthorized | TooManyRequests):
         return Verdict(outcome=Outcome.UNREACHABLE, message=f"no trial is possible: {text}")
     return Verdict(
         outcome=Outcome.REFUSED,
-        message="whether GPU pods are admitted is not known, because somebody else refuses the "
+        message=f"what becomes of {tried.kind} is not known, because somebody else refuses the "
         f"trial pod: {text}",
     )
 
 
-def cause(configuration: Raw | None) -> str:
+def cause(tried: TrialPod, configuration: Raw | None) -> str:
     """Say why the API server does not call us, from the webhook configuration or its absence."""
     entries = (configuration or {}).get("webhooks") or ()
-    ours = next((entry for entry in entries if entry.get("name") == _WEBHOOK), None)
+    ours = next((entry for entry in entries if entry.get("name") == tried.webhook), None)
     if ours is None:
         return (
             f"the MutatingWebhookConfiguration {CONFIGURATION} does not exist or has no "
-            f"{_WEBHOOK}: apply the manifests again, then let gpudetour-certs fill in caBundle"
+            f"{tried.webhook}: apply the manifests again, then let gpudetour-certs fill in caBundle"
         )
     if not (ours.get("clientConfig") or {}).get("caBundle"):
         return (
-            f"the MutatingWebhookConfiguration {CONFIGURATION} has no caBundle: gpudetour-certs "
-            "fills it in, so look at its log"
+            f"{tried.webhook} in the MutatingWebhookConfiguration {CONFIGURATION} has no caBundle: "
+            "gpudetour-certs fills it in, so look at its log"
         )
     return (
-        f"the API server gets no answer that it takes, and says in its log, with {_WEBHOOK}, why: "
-        "a hung or missing replica, a network policy, a certificate that caBundle does not cover"
+        f"the API server gets no answer that it takes, and says in its log, with {tried.webhook}, "
+        "why: a hung or missing replica, a network policy, a certificate that caBundle does not "
+        "cover"
     )
 
 
-def _not_called(more: str = "") -> Verdict:
-    return Verdict(
-        outcome=Outcome.NOT_CALLED,
-        message=" ".join(("pods that ask for GPUs do not reach the webhook", more)).strip(),
+def _has_entries(pod: Raw) -> bool:
+    """Tell whether any container has what the webhook gives to all."""
+    return any(
+        env.get("name") == VISIBLE_DEVICES
+        for field in ("containers", "initContainers")
+        for container in pod["spec"].get(field) or ()
+        for env in container.get("env") or ()
     )
+
+
+def _not_called(tried: TrialPod, *, stored: bool = False) -> Verdict:
+    message = f"{tried.kind} do not reach the webhook"
+    if stored and tried.guarded:
+        message += (
+            f", and the ValidatingAdmissionPolicy {POLICY}, or its binding, does not refuse them "
+            "(apply the manifests again)"
+        )
+    elif stored:
+        message += ", and see all GPUs of nodes whose default runtime is NVIDIA's"
+    return Verdict(outcome=Outcome.NOT_CALLED, message=message)
 
 
 def _undone(what: str) -> Verdict:
     return Verdict(
         outcome=Outcome.UNDONE,
-        message="another admission webhook undoes what GPU pods need; find it with kubectl get "
+        message="another admission webhook undoes what pods need; find it with kubectl get "
         f"mutatingwebhookconfigurations: {what}",
     )
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import urllib3
 import yaml
 
 from localcluster.api import ApiError
@@ -58,7 +59,7 @@ def closing(quiet_stack: Stack, rendered: list[Object]) -> Iterator[Stack]:
     (container,) = of(rendered, "Deployment", WEBHOOK)["spec"]["template"]["spec"]["containers"]
     option = container["args"][-1]
     quiet_stack.stop("webhook")
-    quiet_stack.start_webhook({option: None})
+    quiet_stack.start_webhook({option: None, "--canary-interval": "0.3"})
     api.patch(OURS, [{"op": "add", "path": "/webhooks/-", "value": added}], kind="json")
     labels = {"gpudetour.io/monitoring": "true"}
     api.create("/api/v1/namespaces", {"metadata": {"name": WATCHING, "labels": labels}})
@@ -148,10 +149,39 @@ def test_pods_are_stored_as_they_are_while_the_webhook_is_away(closing: Stack, s
             try_to_create(closing, gpu_pod("gpu"))
     finally:
         if state == "dead":
-            closing.start_webhook({"--close-others": None})
+            closing.start_webhook({"--close-others": None, "--canary-interval": "0.3"})
         else:
             closing.cluster.processes.signal("webhook", signal.SIGCONT)
             wait_until_closed(closing)
 
     assert env_of(stored) == []
     assert took < 3
+
+
+def test_the_canary_tells_when_pods_are_no_longer_closed_off(closing: Stack) -> None:
+    api = closing.cluster.api
+    wait_for_result(closing, "admitted")
+    last = len(api.get(OURS)["webhooks"]) - 1
+    pointer = f"/webhooks/{last}/clientConfig/caBundle"
+    bundle = api.get(OURS)["webhooks"][last]["clientConfig"]["caBundle"]
+
+    api.patch(OURS, [{"op": "remove", "path": pointer}], kind="json")
+
+    wait_for_result(closing, "not_called")
+    said = closing.cluster.processes.tail("webhook", 200)
+    assert "see all GPUs of nodes whose default runtime is NVIDIA's" in said
+    assert "others.gpudetour.io in the MutatingWebhookConfiguration gpudetour has no" in said
+    api.patch(OURS, [{"op": "add", "path": pointer, "value": bundle}], kind="json")
+    wait_for_result(closing, "admitted")
+
+
+def wait_for_result(stack: Stack, result: str) -> None:
+    """Wait until the last trial of the webhook's canary ended so."""
+    line = f'gpudetour_webhook_canary_last_result{{result="{result}"}} 1.0'
+
+    def found() -> bool:
+        with urllib3.PoolManager(retries=False, timeout=5.0) as pool:
+            metrics = pool.request("GET", f"{stack.side_url('webhook')}/metrics").data.decode()
+        return line in metrics.splitlines()
+
+    until(found, timeout=60, what=f"canary: {result}")

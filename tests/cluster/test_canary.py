@@ -87,7 +87,7 @@ def repaired(stack: Stack) -> Iterator[None]:
 
 def condition_of(deployment: Object) -> Object:
     conditions = deployment.get("status", {}).get("conditions") or []
-    return next((one for one in conditions if one["type"] == "GPUPodsAdmitted"), {})
+    return next((one for one in conditions if one["type"] == "AdmissionWorks"), {})
 
 
 def metric(stack: Stack, name: str) -> float:
@@ -134,7 +134,7 @@ def test_the_condition_stays_when_the_deployment_is_worked_on(stack: Stack, api:
     assert condition_of(stack.cluster.wait_for(path, observed))["status"] == "True"
     # For an admin's script or a test of an install.
     stack.cluster.kubectl(
-        "wait", "deployment", WEBHOOK, "-n", NAMESPACE, "--for=condition=GPUPodsAdmitted"
+        "wait", "deployment", WEBHOOK, "-n", NAMESPACE, "--for=condition=AdmissionWorks"
     )
     api.patch(path, {"spec": {"paused": False}})
 
@@ -157,7 +157,7 @@ def test_an_emptied_ca_bundle_is_named_counted_and_forgiven(
         what="an Event that is counted",
     )
     described = stack.cluster.kubectl("describe", "deployment", WEBHOOK, "-n", NAMESPACE)
-    assert re.search(r"GPUPodsAdmitted +False +WebhookNotCalled", described)
+    assert re.search(r"AdmissionWorks +False +WebhookNotCalled", described)
     assert "has no caBundle" in described
     stack.issue_certificates()
     told("True", "TrialPodAdmitted")
@@ -177,14 +177,14 @@ def test_a_policy_that_is_gone_too_is_named(api: ApiClient, told: Told) -> None:
     api.delete(BINDING)
 
     def message() -> bool:
-        return "does not refuse such pods" in told("False", "WebhookNotCalled")
+        return "does not refuse them" in told("False", "WebhookNotCalled")
 
     until(message, timeout=PATIENCE, what="a message about the policy")
 
 
 UNDOING: dict[str, list[Object]] = {
     # Seen by the policy, which refuses such pods.
-    "env[NVIDIA_VISIBLE_DEVICES]|undid it in: asks": [
+    "env[NVIDIA_VISIBLE_DEVICES]|undid it in: main": [
         {"op": "replace", "path": "/spec/containers/0/env", "value": []}
     ],
     r"spec\.nodeSelector": [{"op": "remove", "path": "/spec/nodeSelector"}],

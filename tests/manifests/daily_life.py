@@ -12,16 +12,16 @@ from gpus.annotations import ASSIGNED_NODE, encode_assigned
 from gpus.model import Assignment, DeviceId
 from localcluster import shipped
 from localcluster.nvml.install import install
-from localcluster.stack import EXTENDER, NAMESPACE, Stack
+from localcluster.stack import EXTENDER, NAMESPACE, WEBHOOK, Stack
 from localcluster.waiting import until
 
 Object = dict[str, Any]
 NODES = ("worker-a", "worker-b")
 PODS = "/api/v1/namespaces/default/pods"
-EVENTS = "/api/v1/namespaces/default/events"
 BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 _LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{EXTENDER}"
+_SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 _SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 _CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpudetour"
 
@@ -60,6 +60,26 @@ class DailyLife:
         self._stack.issue_certificates()
         assert self._api.get(secret)["data"] != before
         assert self._api.get(_CONFIGURATION)["webhooks"][number] == last
+
+    def pods_do_not_reach_the_webhook(self) -> None:
+        """The webhook's canary tells so, again and again, until they do."""
+        (deployment,) = (
+            item for item in shipped.objects("Deployment") if item["metadata"]["name"] == WEBHOOK
+        )
+        deployment["spec"]["replicas"] = 0
+        self._cluster.apply([deployment])
+        self._stack.stop("webhook")
+        self._stack.start_webhook({"--canary-interval": "0.3"})
+        patch = [{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]
+        self._api.patch(_CONFIGURATION, patch, kind="json")
+        until(
+            lambda: self._counts("WebhookNotCalled", WEBHOOK, namespace=NAMESPACE) > 1,
+            timeout=60,
+            what="what the canary tells, again",
+        )
+        self._stack.issue_certificates()
+        self._stack.stop("webhook")
+        self._stack.start_webhook()
 
     def a_pod_comes_and_goes(self) -> None:
         """A pod is placed, and deleted."""
@@ -148,16 +168,27 @@ class DailyLife:
         for name in ("told-twice", "reference"):
             self._api.delete(f"/api/v1/nodes/{name}")
 
-    def a_condition_is_taken_away(self) -> None:
-        """Somebody removes what the agent says of its node; it says so again."""
+    def another_driver_comes_and_goes(self) -> None:
+        """NVIDIA's DRA driver offers the GPUs of a node for a while; its agent stands aside."""
         node = f"/api/v1/nodes/{NODES[0]}"
+        offer = {
+            "metadata": {"name": "offer"},
+            "spec": {
+                "driver": "gpu.nvidia.com",
+                "nodeName": NODES[0],
+                "pool": {"name": NODES[0], "generation": 1, "resourceSliceCount": 1},
+                "devices": [{"name": "gpu-0"}],
+            },
+        }
         before = self._counts("GPUPathChanged", NODES[0])
-        gone = {"conditions": [{"type": "GPUPathHealthy", "$patch": "delete"}]}
-        self._api.patch(f"{node}/status", {"status": gone}, kind="strategic")
+        self._api.create(_SLICES, offer)
+        self._cluster.wait_for(node, lambda found: not _serves(found), timeout=60)
+        self._api.delete(f"{_SLICES}/offer")
+        self._cluster.wait_for(node, _serves, timeout=60)
         until(
             lambda: self._counts("GPUPathChanged", NODES[0]) > before,
             timeout=60,
-            what="the Event again",
+            what="the same Event again",
         )
 
     def the_leader_is_replaced(self) -> None:
@@ -190,8 +221,9 @@ class DailyLife:
     def _told(self, pod: str) -> int:
         return self._counts("GPUsUnknown", pod)
 
-    def _counts(self, reason: str, name: str) -> int:
-        found = self._api.get(EVENTS, fieldSelector=f"reason={reason},involvedObject.name={name}")
+    def _counts(self, reason: str, name: str, *, namespace: str = "default") -> int:
+        selector = f"reason={reason},involvedObject.name={name}"
+        found = self._api.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector)
         return max((event.get("count", 1) for event in found["items"]), default=0)
 
     def _bound(self, name: str) -> None:

@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import jsonpatch
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kube.errors import ApiError, api_error
 from localcluster import shipped
 from tests.webhook.mutating import mutator
-from tests.webhook.reviews import MARKED, Raw
+from tests.webhook.reviews import Raw
 from webhook import canary_verdict
-from webhook.canary_verdict import Outcome, cause, of_pod, of_refusal, trial_pod
+from webhook.canary_trials import TrialPod, trial_pods
+from webhook.canary_verdict import Outcome, cause, of_pod, of_refusal
 from webhook.mutate import Mutated
 
 MUTATOR = mutator()
+CLOSING = replace(MUTATOR, policy=replace(MUTATOR.policy, close_others=True))
+ALL = list(trial_pods(CLOSING))
+ASKING = ALL[0]
+every_trial = pytest.mark.parametrize("tried", ALL, ids=[tried.webhook for tried in ALL])
 
 
-def admitted() -> Raw:
+def admitted(tried: TrialPod) -> Raw:
     """The trial pod as our own webhook answers it."""
-    outcome = MUTATOR.mutate(trial_pod())
+    outcome = tried.mutate(tried.pod)
     assert isinstance(outcome, Mutated)
     return copy.deepcopy(outcome.pod)
 
 
-def stored() -> Raw:
+def stored(tried: TrialPod) -> Raw:
     """The same with what the API server and others add to any pod."""
-    pod = admitted()
+    pod = admitted(tried)
     pod["metadata"] |= {"uid": "u", "namespace": "gpudetour-canary", "creationTimestamp": "x"}
-    pod["metadata"]["labels"]["team"] = "x"
+    pod["metadata"].setdefault("labels", {})["team"] = "x"
     pod["spec"] |= {"dnsPolicy": "ClusterFirst", "serviceAccountName": "default"}
-    pod["spec"]["tolerations"].insert(0, {"key": "x", "operator": "Exists"})
+    pod["spec"].setdefault("tolerations", []).insert(0, {"key": "x", "operator": "Exists"})
     for container in (*pod["spec"]["containers"], *pod["spec"]["initContainers"]):
         container["terminationMessagePath"] = "/dev/termination-log"
         container["env"].insert(0, {"name": "PROXY", "value": "x"})
     return pod
 
 
-def pointers() -> list[str]:
+def pointers(tried: TrialPod) -> list[str]:
     """JSON pointers to every single thing that the webhook writes into the trial pod."""
     found = []
-    for operation in jsonpatch.make_patch(trial_pod(), admitted()).patch:
+    for operation in jsonpatch.make_patch(tried.pod, admitted(tried)).patch:
         found += list(_leaves(operation["path"], operation["value"]))
     return found
 
@@ -58,13 +65,28 @@ def _leaves(path: str, value: Any) -> Any:
         yield path
 
 
-def test_what_our_webhook_answers_is_admitted_whatever_others_add() -> None:
-    assert of_pod(stored(), MUTATOR).outcome is Outcome.ADMITTED
-    assert not of_pod(stored(), MUTATOR).harmful
+WRITTEN = [(tried, pointer) for tried in ALL for pointer in pointers(tried)]
 
 
-def test_everything_is_written_into_the_trial_pod_that_can_be() -> None:
-    named = " ".join(pointers())
+def test_there_is_a_trial_for_each_webhook_that_can_be_called() -> None:
+    without_class = list(trial_pods(mutator({})))
+
+    assert [tried.webhook for tried in trial_pods(MUTATOR)] == [
+        "pods.gpudetour.io",
+        "runtime.gpudetour.io",
+    ]
+    assert [tried.webhook for tried in ALL][2:] == ["others.gpudetour.io"]
+    assert [tried.webhook for tried in without_class] == ["pods.gpudetour.io"]
+
+
+@every_trial
+def test_what_our_webhook_answers_is_admitted_whatever_others_add(tried: TrialPod) -> None:
+    assert of_pod(tried, stored(tried)).outcome is Outcome.ADMITTED
+    assert not of_pod(tried, stored(tried)).harmful
+
+
+def test_everything_that_can_be_is_written_into_the_first_trial_pod() -> None:
+    named = " ".join(pointers(ASKING))
 
     for part in (
         *("/metadata/labels", "/metadata/annotations", "/spec/nodeSelector", "/spec/tolerations"),
@@ -74,36 +96,37 @@ def test_everything_is_written_into_the_trial_pod_that_can_be() -> None:
         assert part in named
 
 
-@pytest.mark.parametrize("pointer", pointers())
+@pytest.mark.parametrize(("tried", "pointer"), WRITTEN, ids=[pointer for _, pointer in WRITTEN])
 @pytest.mark.parametrize("change", ["remove", "replace"])
-def test_nothing_that_the_webhook_writes_can_be_undone_unseen(pointer: str, change: str) -> None:
+def test_nothing_that_the_webhook_writes_can_be_undone_unseen(
+    tried: TrialPod, pointer: str, change: str
+) -> None:
     operation = {"op": change, "path": pointer, "value": "something else"}
-    pod = jsonpatch.apply_patch(admitted(), [operation])
+    pod = jsonpatch.apply_patch(admitted(tried), [operation])
 
-    verdict = of_pod(pod, MUTATOR)
-
-    assert verdict.harmful
-    lost = change == "remove" and "devices-from" in pointer
-    assert verdict.outcome is (Outcome.NOT_CALLED if lost else Outcome.UNDONE)
+    assert of_pod(tried, pod).outcome is Outcome.UNDONE
 
 
+@every_trial
 @pytest.mark.parametrize("kind", ["containers", "initContainers"])
-def test_an_entry_that_is_added_after_ours_is_seen_and_named(kind: str) -> None:
-    pod = stored()
+def test_an_entry_that_is_added_after_ours_is_seen_and_named(tried: TrialPod, kind: str) -> None:
+    pod = stored(tried)
     container = pod["spec"][kind][0]
     container["env"].append({"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"})
 
-    verdict = of_pod(pod, MUTATOR)
+    verdict = of_pod(tried, pod)
 
     assert verdict.outcome is Outcome.UNDONE
     assert f"spec.{kind}[{container['name']}].env[NVIDIA_VISIBLE_DEVICES]" in verdict.message
 
 
-def test_a_pod_that_was_not_changed_at_all_is_told_apart() -> None:
-    verdict = of_pod(trial_pod(), MUTATOR)
+@every_trial
+def test_a_pod_that_was_not_changed_at_all_is_told_apart(tried: TrialPod) -> None:
+    verdict = of_pod(tried, tried.pod)
 
     assert verdict.outcome is Outcome.NOT_CALLED
-    assert "does not refuse such pods" in verdict.message
+    assert tried.kind in verdict.message
+    assert ("does not refuse them" in verdict.message) is tried.guarded
 
 
 json_values = st.recursive(
@@ -123,7 +146,7 @@ def test_no_answer_is_too_strange_and_none_is_taken_for_the_right_one(
 ) -> None:
     pod = {"metadata": metadata, "spec": spec} if whole is None else whole
 
-    assert of_pod(pod, MUTATOR).harmful
+    assert of_pod(ASKING, pod).harmful
 
 
 def refusal(status: int, message: str) -> ApiError:
@@ -150,11 +173,11 @@ BY_WEBHOOK = 'Internal error occurred: failed calling webhook "{}": timed out'
     ],
 )
 def test_refusals_are_told_apart(status: int, message: str, outcome: Outcome) -> None:
-    assert of_refusal(refusal(status, message)).outcome is outcome
+    assert of_refusal(ASKING, refusal(status, message)).outcome is outcome
 
 
 def test_a_foreign_text_is_cut() -> None:
-    assert len(of_refusal(refusal(403, "x" * 100_000)).message) < 1000
+    assert len(of_refusal(ASKING, refusal(403, "x" * 100_000)).message) < 1000
 
 
 def configuration(client: object) -> Raw:
@@ -174,14 +197,17 @@ def configuration(client: object) -> Raw:
     ],
 )
 def test_the_cause_is_told_from_the_configuration(found: Raw | None, told: str) -> None:
-    assert told in cause(found)
+    assert told in cause(ASKING, found)
 
 
 def test_the_names_are_those_of_the_manifests() -> None:
     (found,) = shipped.objects("MutatingWebhookConfiguration")
     policies = {item["metadata"]["name"] for item in shipped.objects("ValidatingAdmissionPolicy")}
+    component = shipped.MANIFESTS / "default-runtime" / "webhook.yaml"
+    (added,) = yaml.safe_load(component.read_text())
 
     assert found["metadata"]["name"] == canary_verdict.CONFIGURATION
     assert canary_verdict.POLICY in policies
-    assert "pods.gpudetour.io" in {webhook["name"] for webhook in found["webhooks"]}
-    assert MARKED.startswith("gpudetour-devices-")
+    assert [tried.webhook for tried in ALL] == [
+        webhook["name"] for webhook in [*found["webhooks"], added["value"]]
+    ]
