@@ -23,6 +23,7 @@ from certs.names import (
     AUTHORITY_SECRET,
     BUNDLE,
     CERTIFICATE,
+    KEY,
     RETIRING_CERTIFICATE,
     RETIRING_KEY,
     TRUSTED_SINCE,
@@ -96,7 +97,7 @@ def _begin(why: Why, *, predecessor: Usable | None, known: tuple[bytes, ...]) ->
 
 
 def _valid(
-    held: Content, *, now: datetime, certificate: str = CERTIFICATE, key: str = "tls.key"
+    held: Content, *, now: datetime, certificate: str = CERTIFICATE, key: str = KEY
 ) -> Usable | None:
     found = usable(held, now=now, certificate=certificate, key=key)
     fit = found is not None and found.facts.is_authority and now < found.facts.not_after

@@ -117,7 +117,7 @@ class Site:
             if not versions or versions[-1].content != content:
                 versions.append(Version(content, self.now))
         if f"{SECRETS}/gpudetour-ca" in self.objects.stored:
-            self.authorities.add(self.objects.data("gpudetour-ca")["tls.crt"])
+            self.authorities.add(self.objects.data("gpudetour-ca").get("tls.crt", b""))
 
     def held(self, path: str, *, lag: timedelta = D) -> Iterator[dict[str, bytes]]:
         """Return what a reader may hold that reads every change after `lag` at the latest."""
