@@ -29,7 +29,7 @@ def verdict(diagnosis: Diagnosis) -> str:
     warnings, unknown = len(diagnosis.of(Outcome.WARNING)), len(diagnosis.of(Outcome.UNKNOWN))
     if diagnosis.is_broken:
         first = (diagnosis.causes or diagnosis.of(Outcome.BROKEN))[0]
-        more = f", and {_count(consequences, 'consequence')}" if consequences else ""
+        more = f", {_count(consequences, 'consequence')}" if consequences else ""
         return f"BROKEN: {_count(causes, 'cause')}{more}. First: {first.result.saw}"
     if not diagnosis.facts.has_gpu():
         if diagnosis.facts.host.was_read:
@@ -90,7 +90,7 @@ def _lines(diagnosis: Diagnosis, *, verbose: bool, width: int) -> Iterator[str]:
         yield from _in_full(found, f"{number}.", width)
         following = [c.check.id for c in diagnosis.consequences if found.check.id in c.because_of]
         if following:
-            yield from _labelled("then", f"{', '.join(following)} fail too", width)
+            yield from _labelled("then", f"{', '.join(following)} (mended with it)", width)
     if diagnosis.consequences and verbose:
         yield from _section("What follows from it", diagnosis.consequences, width)
     for found in diagnosis.of(Outcome.WARNING):
@@ -108,7 +108,7 @@ def _lines(diagnosis: Diagnosis, *, verbose: bool, width: int) -> Iterator[str]:
 def _in_full(found: Finding, mark: str, width: int) -> Iterator[str]:
     yield ""
     sign = _SIGN[found.result.outcome]
-    yield f"{mark} [{sign}] {found.check.id}: not so: {found.check.title}"
+    yield f"{mark} [{sign}] {found.check.id}: should be: {found.check.title}"
     yield from _labelled("saw", found.result.saw, width)
     yield from _labelled("why", found.check.why, width)
     for number, command in enumerate(found.result.mend):

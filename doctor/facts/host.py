@@ -22,7 +22,7 @@ class Distribution(StrEnum):
     K0S = "k0s"
     TALOS = "Talos"
     #: kubeadm and everything that leaves the runtime where its makers put it.
-    UPSTREAM = "kubeadm"
+    UPSTREAM = "plain Kubernetes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

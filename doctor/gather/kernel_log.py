@@ -13,14 +13,15 @@ _FILES = ("var/log/kern.log", "var/log/dmesg", "var/log/messages")
 _TAIL = 4 << 20
 #: The kernel's first message.
 _BOOT = "Linux version "
-_DEVICE = "/dev/kmsg"
+_DEVICE, _NUMBERS = "dev/kmsg", (1, 11)
 #: Records of the kernel's ring; far more than it can hold.
 _MOST_RECORDS = 200_000
 
 
 def read_kernel_log(tree: Tree) -> tuple[str, ...] | None:
     """Return the lines in which NVIDIA's driver or its rivals speak, None without any log."""
-    if tree.is_own and (text := _ring(tree)) is not None:
+    # Below a mounted root it is the same kernel's; on the disk of a dead machine there is none.
+    if tree.device(_DEVICE) == _NUMBERS and (text := _ring(tree)) is not None:
         return _relevant(text)
     texts = [text for name in _FILES if (text := tree.text(name, tail=_TAIL)) is not None]
     if not texts:
@@ -36,10 +37,13 @@ def _relevant(text: str) -> tuple[str, ...]:
 
 
 def _ring(tree: Tree) -> str | None:
+    path = tree.find(_DEVICE)
+    if path is None:
+        return None
     try:
-        handle = os.open(_DEVICE, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        tree.unreadable[_DEVICE] = "permission denied; the kernel's log is for root"
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        tree.unreadable[f"/{_DEVICE}"] = (error.strerror or str(error)).lower()
         return None
     try:
         return "\n".join(_records(handle))

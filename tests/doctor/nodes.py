@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,13 @@ class NodeTree:
     def diagnosis(self, *, cluster: Cluster | None = None, log: str | None = None) -> Diagnosis:
         facts = Facts(host=self.host(), cluster=cluster or Cluster(), plugin_log=log)
         return diagnose(facts, CHECKS)
+
+
+def assert_shell(commands: tuple[str, ...]) -> None:
+    """Every command that a person is told to run is valid shell."""
+    script = "\n".join(commands)
+    done = subprocess.run(["bash", "-n"], input=script.encode(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b""), script
 
 
 def _written_number(path: Path) -> DeviceNumber | None:

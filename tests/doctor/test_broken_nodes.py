@@ -26,6 +26,7 @@ from tests.doctor.nodes import (
     RKE2,
     TOOLKIT_CONFIG,
     NodeTree,
+    assert_shell,
     runtimes,
     with_gpu,
 )
@@ -564,3 +565,4 @@ def test_the_cause_is_told_first_and_nothing_else_is_blamed(case: Case, tmp_path
     assert diagnosis.of(Outcome.WARNING) == ()
     assert case.saw in first.result.saw
     assert any(case.mend in command for command in first.result.mend), first.result.mend
+    assert_shell(first.result.mend)

@@ -17,7 +17,7 @@ from doctor.findings import Outcome
 from gpus.annotations import INVENTORY, PATH
 from kube.objects import NodeCondition
 from tests.doctor.clusters import cluster, plugin, silent, unlabelled
-from tests.doctor.nodes import TOOLKIT_CONFIG, k3s, kubeadm
+from tests.doctor.nodes import TOOLKIT_CONFIG, assert_shell, k3s, kubeadm
 
 ERROR_1 = """\
 E1218 21:38:29.590783 1 factory.go:113] Incompatible strategy detected auto
@@ -119,6 +119,7 @@ def test_a_log_alone_tells_the_cause(line: Line) -> None:
     (cause,) = diagnosis.causes
     assert cause.check.id == line.id
     assert any(line.mend in command for command in cause.result.mend)
+    assert_shell(cause.result.mend)
     assert cause.result.saw in line.log or "…" in cause.result.saw
 
 
@@ -348,6 +349,7 @@ def test_a_deployment_is_wrong(case: Deployed) -> None:
     assert [found.check.id for found in diagnosis.causes] == [case.id]
     assert case.saw in diagnosis.causes[0].result.saw
     assert any(case.mend in command for command in diagnosis.causes[0].result.mend)
+    assert_shell(diagnosis.causes[0].result.mend)
 
 
 def test_a_stale_zero_is_told_with_the_patch_that_removes_it(tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ import pytest
 
 from doctor.findings import Outcome
 from doctor.report import verdict
-from tests.doctor.nodes import ADA, HEALTHY, PLUGINS, TOOLKIT_CONFIG, NodeTree, with_gpu
+from tests.doctor.nodes import (
+    ADA,
+    HEALTHY,
+    PLUGINS,
+    TOOLKIT_CONFIG,
+    NodeTree,
+    assert_shell,
+    with_gpu,
+)
 
 _STATUS = "var/lib/dpkg/status"
 
@@ -99,6 +107,7 @@ def test_a_warning_alone_is_no_fault(case: Case, tmp_path: Path) -> None:
     assert found.check.id == case.id
     assert case.saw in found.result.saw
     assert found.result.mend
+    assert_shell(found.result.mend)
     assert not diagnosis.is_broken
     assert verdict(diagnosis).startswith("FINE: ")
 
