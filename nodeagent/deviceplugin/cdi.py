@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from nodeagent.deviceplugin.driver_files import (
     Roots,
     control_nodes,
     driver_files,
+    hook_command,
     nodes_of,
 )
 
@@ -56,6 +57,7 @@ def build_spec(gpus: Iterable[Gpu], roots: Roots) -> dict[str, Any]:
         common["deviceNodes"] = [_device_node(node) for node in nodes]
     if files := driver_files(roots):
         common["mounts"] = [_mount(file) for file in files]
+        common |= _hooks(files, roots)
     return {"cdiVersion": VERSION, "kind": KIND, "devices": devices, "containerEdits": common}
 
 
@@ -105,6 +107,31 @@ class CdiSpec:
             return self.path.read_bytes()
         except OSError:
             return None
+
+
+def _hooks(files: Iterable[HostFile], roots: Roots) -> dict[str, Any]:
+    """Let the container's linker find the libraries, as NVIDIA's own specs do.
+
+    Where the toolkit is not installed, images find them whose linker looks in those folders.
+    """
+    folders = dict.fromkeys(
+        str(PurePosixPath(file.container_path).parent)
+        for file in files
+        if ".so" in file.container_path
+    )
+    path, *words = hook_command(roots) or ("",)
+    if not path or not folders:
+        return {}
+    options = [option for folder in folders for option in ("--folder", folder)]
+    return {
+        "hooks": [
+            {
+                "hookName": "createContainer",
+                "path": path,
+                "args": [*words, "update-ldcache", *options],
+            }
+        ]
+    }
 
 
 def _entries(gpu: Gpu, roots: Roots) -> Iterator[dict[str, Any]]:

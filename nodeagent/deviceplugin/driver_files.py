@@ -25,6 +25,13 @@ _LIBRARY = re.compile(
     r"|ptxjitcompiler))\.so(?:\.[0-9.]+)?"
 )
 _PROGRAMS = ("usr/bin/nvidia-smi", "usr/bin/nvidia-debugdump")
+#: What runs NVIDIA's CDI hooks on the host, and the words before the hook's name: the toolkit's
+#: packages, older ones, the GPU Operator.
+_HOOKS = (
+    ("usr/bin/nvidia-cdi-hook", ("nvidia-cdi-hook",)),
+    ("usr/bin/nvidia-ctk", ("nvidia-ctk", "hook")),
+    ("usr/local/nvidia/toolkit/nvidia-cdi-hook", ("nvidia-cdi-hook",)),
+)
 #: The GPU Operator's driver container shows its own root here on the host.
 _DRIVER_CONTAINER = "run/nvidia/driver"
 #: Where the kernel module tells the minor numbers of MIG's capabilities, below a driver root.
@@ -105,6 +112,15 @@ def driver_files(roots: Roots) -> tuple[HostFile, ...]:
             names += [PurePath(name) for name in _PROGRAMS]
             files = (_driver_file(roots, root, name) for name in names)
             return tuple(file for file in files if file is not None)
+    return ()
+
+
+def hook_command(roots: Roots) -> tuple[str, ...]:
+    """Return the command of NVIDIA's toolkit for CDI hooks, its path on the host first, if any."""
+    for name, words in _HOOKS:
+        path = resolve_in(roots.host, PurePath(name))
+        if path is not None and path.is_file():
+            return (roots.on_host(path), *words)
     return ()
 
 

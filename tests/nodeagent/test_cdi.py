@@ -89,6 +89,26 @@ def test_the_driver_of_a_container_is_found_below_the_hosts_root(tmp_path: Path)
     }
 
 
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("usr/bin/nvidia-cdi-hook", ["nvidia-cdi-hook"]),
+        ("usr/bin/nvidia-ctk", ["nvidia-ctk", "hook"]),
+    ],
+)
+def test_the_toolkit_tells_the_linker_where_the_libraries_are(
+    host: Path, tool: str, words: list[str]
+) -> None:
+    assert "hooks" not in build_spec([A], _roots(host))["containerEdits"]
+    (host / tool).write_bytes(b"ELF")
+    (hook,) = build_spec([A], _roots(host))["containerEdits"]["hooks"]
+    assert hook == {
+        "hookName": "createContainer",
+        "path": f"/{tool}",
+        "args": [*words, "update-ldcache", "--folder", f"/{_LIBRARIES}"],
+    }
+
+
 def test_without_device_nodes_and_driver_the_spec_is_still_valid(tmp_path: Path) -> None:
     spec = build_spec([A], _roots(tmp_path))
     assert spec["containerEdits"] == {"env": ["NVIDIA_VISIBLE_DEVICES=void"]}
