@@ -12,6 +12,9 @@ from pathlib import Path
 import click
 
 from localcluster.api import ApiError
+from localcluster.bench.admission import FULL, QUICK, AdmissionPlan, measure_admission
+from localcluster.bench.admission_load import NotAdmitted
+from localcluster.bench.admission_report import tell_admission
 from localcluster.bench.arrivals import Stalled
 from localcluster.bench.bulk import BulkError
 from localcluster.bench.experiment import Plan, run
@@ -36,6 +39,7 @@ _FAULTS = (
     ApiError,
     BulkError,
     FilterRefused,
+    NotAdmitted,
     NotTold,
     OSError,
     PartsUnavailable,
@@ -54,6 +58,7 @@ _LARGE = 2500
 _PODS_ON_LARGE = 400
 """Where a pod takes tens of milliseconds, fewer show as much."""
 _INTERRUPTED = 130
+_WEBHOOK = "webhook"
 
 
 @click.command(context_settings={"show_default": True})
@@ -72,9 +77,9 @@ _INTERRUPTED = 130
 )
 @click.option(
     "--only",
-    type=click.Choice([system.name.lower() for system in System]),
+    type=click.Choice([*(system.name.lower() for system in System), _WEBHOOK]),
     multiple=True,
-    help="Compare these systems only; may be given several times.",
+    help="Compare these systems only, or measure admission; may be given several times.",
 )
 @click.option("--rounds", type=click.IntRange(1), default=_ROUNDS, help="Batches of each system.")
 @click.option("--quick", is_flag=True, help="A first impression: 100 nodes, one round.")
@@ -107,9 +112,11 @@ def main(
             extras=size == sizes[0],
         )
         for size in sizes
+        if set(only) != {_WEBHOOK}
     ]
+    admission = (QUICK if quick else FULL) if not only or _WEBHOOK in only else None
     try:
-        _measure(plans, output=output)
+        _measure(plans, admission, output=output)
     except _FAULTS as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -125,7 +132,7 @@ def _batch(nodes: int, pods: int | None) -> int:
     return wanted
 
 
-def _measure(plans: Sequence[Plan], *, output: Path) -> None:
+def _measure(plans: Sequence[Plan], admission: AdmissionPlan | None, *, output: Path) -> None:
     progress = progress_on(sys.stderr)
     settings = default_settings()
     parts = ensure(PARTS, settings=settings, progress=progress)
@@ -134,14 +141,17 @@ def _measure(plans: Sequence[Plan], *, output: Path) -> None:
     told = {
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "rounds": plans[0].rounds,
+        "rounds": max((plan.rounds for plan in plans), default=0),
     }
     started, results = time.monotonic(), Results()
     for plan in plans:
         results += run(plan, progress=progress)
         # What is measured outlives an interruption of the rest.
         write(results, told, output=output)
-    show(results, output=output)
+    if plans:
+        show(results, output=output)
+    if admission is not None:
+        tell_admission(measure_admission(admission, progress=progress), output=output)
     print(
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_average']} before,"
         f" Kubernetes {machine['kubernetes']}, Python {machine['python']};"
