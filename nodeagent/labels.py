@@ -1,8 +1,8 @@
 """Node labels compatible with NVIDIA's GPU feature discovery, made from an inventory. Pure.
 
 Names and formats are those of k8s-device-plugin docs/gpu-feature-discovery and internal/lm; only
-what the inventory knows becomes a label. Whether they may be written at all is decided by who owns
-them now (`foreign_owner`).
+what the inventory knows becomes a label. `mps.capable` is left to who sets MPS up. Whether they may
+be written at all is decided by who owns them now (`nodeagent.publisher.features_owned_by_others`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ def node_labels(inventory: NodeInventory) -> dict[str, str]:
         "gpu.machine": sanitise(inventory.machine or "") or "unknown",
         "gpu.mode": _mode(inventory.gpus),
         "mig.capable": _mig_capable(inventory.gpus),
-        "mps.capable": "false",
         **_driver(inventory.driver),
         **_cuda(inventory.cuda),
         **_model(_typical(inventory.gpus)),
@@ -77,7 +76,7 @@ def own_labels(inventory: NodeInventory | None) -> dict[str, str]:
 def is_feature_label(name: str) -> bool:
     """Tell whether GPU feature discovery, or we in its place, may have written this label."""
     return name.startswith(
-        tuple(PREFIX + family for family in ("gpu.", "cuda.", "mig.", "mig-", "mps."))
+        tuple(PREFIX + family for family in ("gpu.", "cuda.", "mig.", "mig-"))
     ) and not name.startswith(_OPERATOR)
 
 

@@ -157,7 +157,6 @@ ATTACKS = {
         allowed("feature label", "agent", label("nvidia.com/gpu.count", "8")),
         allowed("feature label", "agent", label("nvidia.com/mig-1g.5gb.count", "1")),
         allowed("model label", "agent", label("gpudetour.io/product.NVIDIA-L4", "2")),
-        allowed("feature label", "agent", label("nvidia.com/mps.capable", "false")),
         allowed("the fence", "cluster-admin", lease(EXTENDER)),
         allowed("taint", "cluster-admin", patch(OWN, {"spec": {"unschedulable": True}})),
     ],

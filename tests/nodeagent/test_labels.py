@@ -67,7 +67,6 @@ def test_the_machine_with_the_new_consumer_card() -> None:
         "nvidia.com/gpu.product": "NVIDIA-GeForce-RTX-5060-Ti",
         "nvidia.com/gpu.replicas": "1",
         "nvidia.com/gpu.sharing-strategy": "none",
-        "nvidia.com/mps.capable": "false",
     }
 
 
@@ -78,7 +77,6 @@ def test_what_is_not_known_is_no_label() -> None:
         "nvidia.com/gpu.mode": "unknown",
         "nvidia.com/gpu.replicas": "1",
         "nvidia.com/gpu.sharing-strategy": "none",
-        "nvidia.com/mps.capable": "false",
     }
 
 
@@ -106,20 +104,16 @@ def test_every_model_is_counted_under_a_name_that_a_label_can_have() -> None:
 def test_machine_mode_and_what_the_cards_are_capable_of() -> None:
     def told(*gpus: Gpu, machine: str | None = None) -> list[str | None]:
         labels = node_labels(replace(_node(*gpus), machine=machine))
-        names = ("gpu.machine", "gpu.mode", "mig.capable", "mps.capable")
+        names = ("gpu.machine", "gpu.mode", "mig.capable")
         return [labels.get(f"nvidia.com/{name}") for name in names]
 
     vga = replace(_gpu(0, "a"), pci_class=0x030000, mig_capable=False)
     compute = replace(_gpu(1, "b"), pci_class=0x030200, mig_capable=True)
-    assert told(vga, machine="PowerEdge R740") == [
-        "PowerEdge-R740",
-        "graphics",
-        "false",
-        "false",
-    ]
-    assert told(compute) == ["unknown", "compute", "true", "false"]
-    assert told(vga, compute) == ["unknown", "unknown", "true", "false"]
-    assert told(_gpu(2, "c")) == ["unknown", "unknown", None, "false"]
+    qemu = "Standard PC (Q35 + ICH9, 2009)"
+    assert told(vga, machine=qemu) == ["Standard-PC-Q35-ICH9-2009", "graphics", "false"]
+    assert told(compute) == ["unknown", "compute", "true"]
+    assert told(vga, compute) == ["unknown", "unknown", "true"]
+    assert told(_gpu(2, "c")) == ["unknown", "unknown", None]
 
 
 def test_mixed_models_get_the_most_frequent_one_whatever_their_order() -> None:
