@@ -11,8 +11,7 @@ from typing import Any
 
 Operation = dict[str, Any]
 
-#: The API server copies a list for every entry that is taken out of it, so a list that loses more
-#: is written anew.
+#: What loses more is written anew: the API server copies a list for every entry that is taken out.
 _MOST_REMOVED = 32
 
 
@@ -31,9 +30,12 @@ def operations(before: Any, after: Any, path: str = "") -> Iterator[Operation]:
 
 
 def _members(before: dict[str, Any], after: dict[str, Any], path: str) -> Iterator[Operation]:
-    for key in before:
-        if key not in after:
-            yield {"op": "remove", "path": f"{path}/{_escaped(key)}"}
+    removed = [key for key in before if key not in after]
+    if path and len(removed) > _MOST_REMOVED:
+        yield {"op": "replace", "path": path, "value": after}
+        return
+    for key in removed:
+        yield {"op": "remove", "path": f"{path}/{_escaped(key)}"}
     for key, value in after.items():
         if key not in before:
             yield {"op": "add", "path": f"{path}/{_escaped(key)}", "value": value}

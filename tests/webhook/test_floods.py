@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.webhook.mutating import mutator
-from tests.webhook.reviews import GPU, UID, Raw, patched, pod, review
+from tests.webhook.reviews import GPU, MARKED, UID, Raw, patched, pod, review
 from webhook import review as codec
 from webhook.judge import judge
 from webhook.metrics import Result
@@ -108,6 +108,16 @@ def test_a_pod_as_large_as_can_be_is_answered_shortly(kind: str) -> None:
 
     assert result in (Result.MUTATED, Result.REFUSED)
     assert response["allowed"] is (result is Result.MUTATED)
+
+
+def test_annotations_that_lose_much_are_written_anew() -> None:
+    obj = copy.deepcopy(FLOODS["forged annotations"])
+    obj["metadata"]["annotations"]["team"] = "x"
+    _, response = answered(review(obj))
+
+    stored = patched(obj, response)["metadata"]["annotations"]
+    assert stored == {"team": "x", "gpudetour.io/devices-from": MARKED}
+    assert len(base64.b64decode(response["patch"])) < 4096
 
 
 def test_many_debug_containers_are_answered_shortly() -> None:
