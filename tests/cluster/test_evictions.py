@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from kube.client import Client
+from kube.connection import connect
+from kube.errors import Forbidden
 from localcluster import shipped
-from localcluster.api import ApiError
 from localcluster.shipped import MANIFESTS
 from localcluster.stack import EXTENDER, NAMESPACE, Stack
 from localcluster.waiting import until
@@ -190,14 +192,17 @@ def test_the_api_server_refuses_evictions_of_a_leader_of_the_past(site: Site) ->
                 },
             },
         }
-        site.api.create(f"{PODS}/{name}/eviction?dryRun=All", eviction)
+        extender.create(f"{PODS}/{name}/eviction", eviction, params={"dryRun": "All"})
 
+    cluster = site.stack.cluster
+    extender = Client(connect(str(cluster.service_account_kubeconfig(NAMESPACE, EXTENDER))))
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{EXTENDER}"
     epoch = int(site.api.get(lease)["spec"]["leaseTransitions"])
 
     evict(epoch)
-    with pytest.raises(ApiError, match="no longer the leader"):
+    with pytest.raises(Forbidden, match="no longer the leader"):
         evict(epoch - 1)
+    extender.close()
 
 
 def evicted_slowly(site: Site) -> list[str]:

@@ -111,8 +111,8 @@ ATTACKS = {
         allowed("own note in the status", "cluster-admin", annotate(HELD, "/status", note="x")),
     ],
     "A2 device lists": [
-        refused("made", "user", make_list(device_list(OTHER_LIST)), by=ASSIGN),
-        refused("made", "cluster-admin", make_list(device_list(OTHER_LIST)), by=ASSIGN),
+        refused("made", "user", make_list(device_list(OTHER_LIST)), by=FENCE),
+        refused("made", "cluster-admin", make_list(device_list(OTHER_LIST)), by=FENCE),
         refused(
             "made by a random name",
             "user",
@@ -150,7 +150,7 @@ ATTACKS = {
     ],
     "bindings": [
         refused("of a user", "user", bind("waiting", binding("waiting")), by="RBAC"),
-        refused("of a leader", "other-scheduler", bind("waiting", binding("waiting")), by=ASSIGN),
+        refused("of a leader", "other-scheduler", bind("waiting", binding("waiting")), by=FENCE),
         refused(
             "with a list",
             "other-scheduler",
