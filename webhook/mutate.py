@@ -95,12 +95,13 @@ class Mutator:
     def debug(self, pod: Raw, before: Raw, *, any_runtime: bool) -> Mutated | Refused:
         """Return what a running pod becomes to which ephemeral containers are added.
 
-        `any_runtime`: they are closed off also where only the default runtime may be NVIDIA's.
+        `any_runtime`: they are closed off also where only the default runtime may be NVIDIA's, and
+        what cannot be read is left to the API server, as in `close`.
         """
         try:
             (typed, spec), (_, past) = check(pod), check(before)
         except ShapeError as error:
-            return Refused(faults=(str(error),))
+            return Mutated(pod=pod) if any_runtime else Refused(faults=(str(error),))
         reaches_gpus = _holds_gpus(typed) or self._uses_nvidia(spec)
         if not reaches_gpus and not (any_runtime and self._may_use_nvidia(typed, spec)):
             return Mutated(pod=pod)

@@ -124,3 +124,12 @@ def test_an_ordinary_pod_may_mount_what_it_likes() -> None:
     outcome = debugged(pod(containers=PLAIN), {"name": "debug", "volumeMounts": [mount]})
 
     assert isinstance(outcome, Mutated)
+
+
+@pytest.mark.parametrize("any_runtime", [False, True])
+def test_what_cannot_be_read_is_refused_but_not_where_only_others_are_closed(
+    any_runtime: bool,
+) -> None:
+    outcome = mutator().debug({"spec": {"containers": 7}}, pod(), any_runtime=any_runtime)
+
+    assert isinstance(outcome, Mutated if any_runtime else Refused)
