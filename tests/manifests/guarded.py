@@ -154,6 +154,8 @@ def _furnish(cluster: LocalCluster) -> None:
         annotations={"gpudetour.io/path": "annotation", "gpudetour.io/inventory": "{}"},
     )
     cluster.create_bare_nodes(NODES, template)
+    for node in NODES:
+        _fill(cluster, f"/api/v1/nodes/{node}")
     access = {
         CLOSED: {"gpudetour.io/host-access": "deny"},
         WARNED: {"gpudetour.io/host-access": "x"},
@@ -174,6 +176,18 @@ def _furnish(cluster: LocalCluster) -> None:
         rules = [{"apiGroups": [""], "resources": resources, "verbs": verbs}]
         api.create(f"{_RBAC}/clusterroles", {"metadata": {"name": name}, "rules": rules})
         _grant(cluster, name, role=name)
+
+
+def _fill(cluster: LocalCluster, node: str) -> None:
+    """Let a Node say much, so that rules that compare all of it are tried at that size.
+
+    Annotations may have 256 KiB; images have no limit where kubelet's is lifted.
+    """
+    images = [f"example.org/{'long' * 20}/{n}@sha256:{'0' * 64}" for n in range(1000)]
+    annotations = {f"example.org/{n}": "x" * 1000 for n in range(200)}
+    cluster.api.patch(node, {"metadata": {"annotations": annotations}})
+    status = {"images": [{"names": [name], "sizeBytes": 1} for name in images]}
+    cluster.api.patch(f"{node}/status", {"status": status})
 
 
 def _grant(cluster: LocalCluster, user: str, *, role: str, namespace: str | None = None) -> None:
