@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from doctor import remedies
 from doctor.facts.facts import RESOURCE, Facts
 from doctor.facts.runtime import HANDLER
@@ -14,14 +16,20 @@ _REMOVE_KEY = (
     '{{"op":"remove","path":"/status/capacity/nvidia.com~1gpu"}},'
     '{{"op":"remove","path":"/status/allocatable/nvidia.com~1gpu"}}]\''
 )
+#: Whole GPUs, MIG instances of the mixed strategy, slices where they are renamed.
+_SERVES_GPUS = re.compile(r"nvidia\.com/(?:gpu|gpu\.shared|mig-[a-z0-9.-]+)")
 _SERVED_BY_US = ("plugin", "annotation")
 _AGENT_LOG = "kubectl -n gpudetour-system logs -l app.kubernetes.io/name=gpudetour-node-agent"
 
 
 def advertised(facts: Facts) -> int:
-    """Return how many GPUs kubelet offers to pods now."""
-    count = facts.cluster.allocatable.get(RESOURCE, "0")
-    return int(count) if count.isdecimal() and len(count) < 10 else 0
+    """Return how many GPUs, MIG instances and time slices kubelet offers to pods now."""
+    offered = facts.cluster.allocatable
+    return sum(_count(offered[name]) for name in offered if _SERVES_GPUS.fullmatch(name))
+
+
+def _count(quantity: str) -> int:
+    return int(quantity) if quantity.isdecimal() and len(quantity) < 10 else 0
 
 
 def _ready(facts: Facts) -> Result:
@@ -76,6 +84,8 @@ def _zero(facts: Facts) -> Result:
     cluster = facts.cluster
     if cluster.capacity.get(RESOURCE) != "0" and cluster.allocatable.get(RESOURCE) != "0":
         return ok("no zero is left in the node's status")
+    if advertised(facts):
+        return ok(f"no whole {RESOURCE} here: its GPUs are offered as MIG instances or slices")
     capacity = cluster.capacity.get(RESOURCE, "0")
     if capacity != "0":
         return broken(
@@ -93,9 +103,8 @@ def _zero(facts: Facts) -> Result:
 
 
 def _unhealthy(facts: Facts) -> Result:
-    text = facts.cluster.capacity.get(RESOURCE, "0")
-    capacity = int(text) if text.isdecimal() and len(text) < 10 else 0
-    offered = advertised(facts)
+    capacity = _count(facts.cluster.capacity.get(RESOURCE, "0"))
+    offered = _count(facts.cluster.allocatable.get(RESOURCE, "0"))
     if not offered or offered >= capacity:
         return ok(f"{offered} of {capacity} GPUs can be given out")
     return warning(
@@ -110,7 +119,7 @@ def _unhealthy(facts: Facts) -> Result:
 def _advertised(facts: Facts) -> Result:
     cluster = facts.cluster
     if count := advertised(facts):
-        return ok(f"{RESOURCE}: {count}")
+        return ok(f"{count} GPUs, MIG instances or slices")
     if facts.path() == "annotation":
         return ok("gpudetour's annotation path serves this node")
     if cluster.slices:

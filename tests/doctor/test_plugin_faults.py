@@ -384,6 +384,13 @@ def test_a_runtime_class_without_its_handler_follows_from_the_node(tmp_path: Pat
     assert diagnosis.consequences[0].because_of == ("nvidia-handler",)
 
 
+@pytest.mark.parametrize("resource", ["nvidia.com/mig-1g.10gb", "nvidia.com/gpu.shared"])
+def test_a_zero_is_right_where_gpus_are_offered_in_parts(resource: str) -> None:
+    offered = {"nvidia.com/gpu": "0", resource: "7"}
+
+    assert not through_api(cluster(plugin(), capacity=offered, allocatable=offered)).is_broken
+
+
 def test_gpus_that_a_plugin_gave_up_are_a_warning() -> None:
     diagnosis = through_api(cluster(plugin(), capacity={"nvidia.com/gpu": "8"}))
 
