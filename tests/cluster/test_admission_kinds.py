@@ -13,7 +13,7 @@ from localcluster.api import ApiError
 from localcluster.cluster import KubectlError
 from localcluster.stack import Stack
 from localcluster.waiting import until
-from tests.cluster.pods import Create, Object, annotations_of, gpu_pod, plain_pod
+from tests.cluster.pods import Create, Object, PodWhen, annotations_of, bound, gpu_pod, plain_pod
 
 pytestmark = pytest.mark.controlplane
 
@@ -154,6 +154,33 @@ def test_a_pod_that_is_created_from_a_stored_one_is_served_once(
     assert second["spec"]["containers"][0]["env"] == [devices(second, "main")]
     assert second["spec"]["nodeSelector"] == stored["spec"]["nodeSelector"]
     assert second["spec"]["tolerations"] == stored["spec"]["tolerations"]
+
+
+@pytest.mark.parametrize("kept", ["true", "false"])
+def test_a_copy_that_kubectl_debug_makes_of_a_placed_pod_gets_gpus_of_its_own(
+    stack: Stack, namespace: str, create: Create, pod_when: PodWhen, kept: str
+) -> None:
+    create(gpu_pod("original"))
+    original = pod_when("original", bound)
+
+    said = stack.cluster.kubectl(
+        *("debug", "original", "-n", namespace, "--copy-to=copy", "--profile=general"),
+        *("--container=extra", "--image=gpudetour.local/box:1", f"--keep-annotations={kept}"),
+        check=False,
+    )
+
+    copied = pod_when("copy", bound)
+    assert ("annotation gpudetour.io/assigned was removed" in said) is (kept == "true")
+    assert "NVIDIA_VISIBLE_DEVICES" not in said
+    entries = {one["name"]: one["env"][-1] for one in copied["spec"]["containers"]}
+    assert entries == {"main": devices(copied, "main"), "extra": VOID}
+    names = [annotations_of(pod)["gpudetour.io/devices-from"] for pod in (original, copied)]
+    assert len(set(names)) == 2
+    uuids = [
+        re.findall("GPU-[0-9a-f-]+", annotations_of(pod)["gpudetour.io/assigned"])
+        for pod in (original, copied)
+    ]
+    assert len({uuid for found in uuids for uuid in found}) == 2
 
 
 def test_all_kinds_of_containers_end_with_one_word_on_devices(create: Create) -> None:
