@@ -28,8 +28,9 @@ _log = structlog.get_logger(__name__)
 
 #: 2024-01-01 in Unix time. `leaseTransitions` has 31 bits: enough for the seconds until 2092.
 _ORIGIN = 1_704_067_200
-#: No clock that is right gives less; a Lease with less was deleted or edited, or is not ours.
-_LEAST = 50_000_000
+#: No clock that is right gives less, nor more before 2087; a Lease with a count beyond these was
+#: deleted or edited, or is not ours.
+_LEAST, _MOST = 50_000_000, 2_000_000_000
 
 
 def epoch_by_clock() -> int:
@@ -44,6 +45,15 @@ def epoch_by_clock() -> int:
 def epoch_after(highest: int, *, first: Callable[[], int]) -> int:
     """Return an epoch that was never used: the next one, or `first` where the count is lost."""
     return highest + 1 if highest >= _LEAST else max(highest + 1, first())
+
+
+def count_of(lease: Lease) -> int:
+    """Return how many terms a Lease tells of; 0 for a number that nobody can have counted to.
+
+    After the highest that a Lease can hold there is no other: nobody could lead any more.
+    """
+    told = lease.spec.lease_transitions or 0
+    return told if told < _MOST else 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +75,7 @@ class Candidacy:
         """Take note of the Lease as the API server has it."""
         if lease.spec != self.seen:
             self.seen, self.since = lease.spec, now
-        self.highest = max(self.highest, lease.spec.lease_transitions or 0)
+        self.highest = max(self.highest, count_of(lease))
 
     def may_take(self, *, now: float) -> bool:
         """Tell whether the Lease is free, ours, or has not been renewed for its duration."""

@@ -25,7 +25,7 @@ import structlog
 
 from kube.client import MERGE_PATCH, Client
 from kube.errors import Conflict, KubeError, NotFound
-from kube.leases import epoch_after, epoch_by_clock
+from kube.leases import count_of, epoch_after, epoch_by_clock
 from kube.objects import Lease, LeaseSpec, ObjectMeta
 from kube.wire import convert
 from service.logs import EPOCH, ERROR, REASON
@@ -64,7 +64,7 @@ class Following:
         if self.seen is not None and lease.spec.renew_time != self.seen.renew_time:
             self.since = self._looked
         self.seen, self._looked = lease.spec, asked
-        self.highest = max(self.highest, lease.spec.lease_transitions or 0)
+        self.highest = max(self.highest, count_of(lease))
 
     def beside_us(self) -> bool:
         """Tell whether the holder is a process of our own pod."""

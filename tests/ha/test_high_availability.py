@@ -149,6 +149,7 @@ def test_of_two_leaders_at_once_the_api_server_obeys_the_later(
     [
         pytest.param({"leaseTransitions": 0}, id="epoch set back"),
         pytest.param({"leaseTransitions": None}, id="epoch removed"),
+        pytest.param({"leaseTransitions": 2**31 - 1}, id="no epoch left"),
         pytest.param({"holderIdentity": "somebody", "leaseTransitions": 1000}, id="given away"),
     ],
 )

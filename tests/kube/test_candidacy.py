@@ -113,6 +113,16 @@ def test_a_lease_of_which_nobody_knows_the_count_is_numbered_by_the_clock() -> N
     assert epoch_after(7, first=lambda: -5) == 8  # a clock that stands at 1970
 
 
+def test_a_count_that_is_too_high_to_be_one_is_not_counted_on() -> None:
+    me = candidate()
+    me.observe(held("other", epoch=2**31 - 1), now=1)
+    assert epoch_after(me.highest, first=epoch_by_clock) in (epoch_by_clock(), epoch_by_clock() - 1)
+
+    me.observe(held("other", epoch=100_000_007), now=2)
+    me.observe(held("other", epoch=2**31 - 2), now=3)
+    assert epoch_after(me.highest, first=epoch_by_clock) == 100_000_008
+
+
 def test_who_acquires_names_itself_the_epoch_and_how_long_to_wait() -> None:
     spec = candidate().acquisition(WALL, epoch=9)
 
