@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from cli.__main__ import main
 from doctor.checks.catalogue import CHECKS
 from doctor.progress import Progress
+from tests.doctor.errors import ERROR_1, ERROR_4
 from tests.doctor.nodes import DRIVER, LIBRARIES, NodeTree, k3s
-from tests.doctor.test_plugin_faults import ERROR_1, ERROR_4
 
 
 def doctor(*arguments: str, stdin: str | None = None) -> Result:

@@ -14,7 +14,7 @@ from cli.__main__ import main
 from localcluster.cluster import LocalCluster
 from localcluster.simulated import NodeTemplate
 from tests.doctor.clusters import CHART_TERMS
-from tests.doctor.test_plugin_faults import PRINTED_CONFIG
+from tests.doctor.errors import PRINTED_CONFIG
 
 pytestmark = pytest.mark.controlplane
 

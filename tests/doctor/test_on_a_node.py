@@ -16,7 +16,7 @@ from doctor.gather.tree import Tree
 from localcluster.cluster import LocalCluster
 from localcluster.image.make import BOX_IMAGE
 from localcluster.waiting import until
-from tests.doctor.test_plugin_faults import ERROR_1
+from tests.doctor.errors import ERROR_1
 
 pytestmark = pytest.mark.node
 

@@ -17,34 +17,8 @@ from doctor.findings import Outcome
 from gpus.annotations import INVENTORY, PATH
 from kube.objects import NodeCondition
 from tests.doctor.clusters import cluster, plugin, silent, unlabelled
+from tests.doctor.errors import ERROR_1, ERROR_2, ERROR_3, ERROR_4, ERROR_5, ERROR_6, PRINTED_CONFIG
 from tests.doctor.nodes import TOOLKIT_CONFIG, assert_shell, k3s, kubeadm
-
-ERROR_1 = """\
-E1218 21:38:29.590783 1 factory.go:113] Incompatible strategy detected auto
-E1218 21:38:29.590788 1 factory.go:114] If this is a GPU node, did you configure the toolkit?
-I1218 21:38:29.590798 1 main.go:385] No devices found. Waiting indefinitely.
-"""
-ERROR_1_IN_0_20 = (
-    "E0812 factory.go:97] Failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND.\n"
-    "E0812 main.go:184] error starting plugins: error creating plugin manager\n"
-)
-ERROR_1_WITH_FAIL = "main.go:184] error starting plugins: invalid device discovery strategy\n"
-ERROR_2 = (
-    'level=error msg="failed to create NVIDIA Container Runtime: error constructing low-level'
-    ' runtime: error locating runtime: no runtime binary found from candidate list: [runc crun]"\n'
-)
-ERROR_3 = 'time="2025-12-18T19:56:07Z" level=info msg="Found 0 CDI devices"\n'
-ERROR_4 = "E1218 main.go:173] error starting plugins: invalid strategy: {}\n"
-ERROR_5 = (
-    "E1218 21:35:32.020938 1 main.go:177] error starting plugins: unable to load config: unable to"
-    " finalize config: unable to parse config file: error parsing config file: unmarshal error:"
-    " error unmarshaling JSON: while decoding JSON: no resources specified\n"
-)
-ERROR_6 = (
-    "nvidia-device-plugin: symbol lookup error: /usr/lib/x86_64-linux-gnu/libc.so.6: undefined"
-    " symbol: __tunable_is_initialized, version GLIBC_PRIVATE\n"
-)
-PRINTED_CONFIG = '{"version": "v1", "flags": {}, "sharing": {"timeSlicing": {}}}'
 
 
 def broken(diagnosis: Diagnosis) -> list[str]:
@@ -53,81 +27,6 @@ def broken(diagnosis: Diagnosis) -> list[str]:
 
 def through_api(seen: Cluster, log: str | None = None) -> Diagnosis:
     return diagnose(Facts(cluster=seen, plugin_log=log), CHECKS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """What stands in a log, and the check that must know it."""
-
-    log: str
-    id: str
-    mend: str
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        Line(log=ERROR_1, id="log-incompatible-strategy", mend="runtimeClassName=nvidia"),
-        Line(log=ERROR_1_IN_0_20, id="log-incompatible-strategy", mend="runtimeClassName=nvidia"),
-        Line(log=ERROR_1_WITH_FAIL, id="log-incompatible-strategy", mend="nvidiaDriverRoot=/"),
-        Line(log=ERROR_2, id="log-runc", mend="install -y runc"),
-        Line(
-            log=ERROR_4.format('"nvml"'), id="log-strategy", mend="device-discovery-strategy=nvml"
-        ),
-        Line(log=ERROR_4.format("cdi"), id="log-strategy", mend="cdi-cri"),
-        Line(log=ERROR_5, id="log-config", mend="timeSlicing"),
-        Line(log=ERROR_6, id="log-library-conflict", mend="LD_LIBRARY_PATH"),
-        Line(
-            log="nvml init failed: Driver/library version mismatch\n",
-            id="log-mismatch",
-            mend="reboot",
-        ),
-        Line(
-            log="Failed to initialize NVML: ERROR_DRIVER_NOT_LOADED\n",
-            id="log-driver",
-            mend="modprobe nvidia",
-        ),
-        Line(
-            log='failed to get sandbox runtime: no runtime for "nvidia" is configured\n',
-            id="log-no-handler",
-            mend="nvidia-ctk runtime configure",
-        ),
-        Line(
-            log="CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=0\n",
-            id="log-cdi-unresolvable",
-            mend="nvidia-ctk cdi list",
-        ),
-        Line(
-            log="No devices found. Waiting indefinitely.\n", id="log-no-devices", mend="nvidia-smi"
-        ),
-        Line(
-            log="Failed to initialize NVML: Insufficient Permissions\n",
-            id="log-permission",
-            mend="privileged",
-        ),
-        Line(
-            log="rpc error: code = Unimplemented desc = unknown service v1beta1.Registration\n",
-            id="log-registration",
-            mend="kubelet.sock",
-        ),
-    ],
-    ids=lambda line: f"{line.id}: {line.log[:30]!r}",
-)
-def test_a_log_alone_tells_the_cause(line: Line) -> None:
-    diagnosis = diagnose(Facts(plugin_log=f"I1218 main.go:42] Starting\n{line.log}"), CHECKS)
-
-    (cause,) = diagnosis.causes
-    assert cause.check.id == line.id
-    assert any(line.mend in command for command in cause.result.mend)
-    assert_shell(cause.result.mend)
-    assert cause.result.saw in line.log or "…" in cause.result.saw
-
-
-def test_error_1_waiting_for_devices_follows_from_the_strategy() -> None:
-    diagnosis = diagnose(Facts(plugin_log=ERROR_1), CHECKS)
-
-    assert broken(diagnosis) == ["log-incompatible-strategy", "log-no-devices"]
-    assert diagnosis.consequences[0].because_of == ("log-incompatible-strategy",)
 
 
 def test_error_1_on_its_node_is_the_plugins_missing_runtime_class(tmp_path: Path) -> None:
