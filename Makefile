@@ -6,13 +6,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PACKAGES := gpus kube service webhook extender nodeagent certs doctor cli localcluster tests
 
-.PHONY: help setup check format test demo bench lock clean
+.PHONY: help setup check format test demo bench fuzz lock clean
 
 help:
 	@echo "make demo    a real control plane here, GPU pods placed, shown step by step (about 90 s once cached)"
 	@echo "make test    all tests that this machine can run; says what it left out and why"
 	@echo "make check   formatting, lint, types, import directions"
 	@echo "make bench   speed and memory beside kube-scheduler alone and a stub; about 20 minutes, a first impression with BENCH_ARGS=--quick"
+	@echo "make fuzz    a million wrong requests each through the webhook's and the extender's handlers; FUZZ_ARGS=--help"
 	@echo "make setup   the virtual environment only        make lock   resolve the lock files anew"
 
 setup: $(READY)
@@ -46,6 +47,9 @@ demo: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m localcluster.bench $(BENCH_ARGS)
+
+fuzz: $(READY)
+	@$(BIN)/python -m localcluster.fuzz $(FUZZ_ARGS)
 
 # Hashes without an index: whoever installs chooses the index.
 lock: $(READY)
