@@ -220,6 +220,20 @@ def test_a_pod_with_500_containers_is_served(stack: Stack, namespace: str) -> No
     assert [one["env"] for one in others] == [[VOID]] * 499
 
 
+def test_a_pod_that_loses_very_much_keeps_the_rest(create: Create) -> None:
+    pod = gpu_pod("grabbing")
+    field = {"apiVersion": "v1", "fieldPath": "metadata.name"}
+    kept: Object = {"name": "A", "valueFrom": {"fieldRef": field}}
+    pod["spec"]["containers"][0]["env"] = [*([ALL] * 20), kept, *([ALL] * 20)]
+    pod["metadata"]["annotations"] = {f"cdi.k8s.io/{n}": "nvidia.com/gpu=all" for n in range(40)}
+    pod["metadata"]["annotations"]["team"] = "x"
+
+    stored = create(pod)
+
+    assert stored["spec"]["containers"][0]["env"] == [kept, devices(stored, "main")]
+    assert annotations_of(stored).keys() == {"team", "gpudetour.io/devices-from"}
+
+
 def debug(stack: Stack, namespace: str, pod: str, name: str) -> str:
     """What kubectl says when it adds a container that wants to see every GPU."""
     return stack.cluster.kubectl(
