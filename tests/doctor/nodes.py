@@ -263,6 +263,30 @@ def microk8s(root: Path) -> NodeTree:
     return with_kubelet(node, "var/snap/microk8s/common/var/lib/kubelet/device-plugins")
 
 
+def k0s(root: Path) -> NodeTree:
+    """A worker of k0s, whose containerd imports the drop-ins of users."""
+    node = with_toolkit(_common(root))
+    node.write("etc/systemd/system/k0sworker.service", "[Service]\n").folder("var/lib/k0s/bin")
+    node.write("run/k0s/containerd.sock")
+    text = 'version = 2\nimports = ["/etc/k0s/containerd.d/*.toml"]\n'
+    node.write("etc/k0s/containerd.toml", text)
+    node.write("etc/k0s/containerd.d/nvidia.toml", f"version = 2\n{runtimes(2)}")
+    # Kubelet's plugin folder does not follow its --root-dir.
+    return with_kubelet(node.folder("var/lib/k0s/kubelet"))
+
+
+def crio(root: Path) -> NodeTree:
+    """A node of kubeadm with CRI-O, and the drop-in that nvidia-ctk writes."""
+    node = with_kubelet(with_toolkit(_common(root)))
+    node.write("run/crio/crio.sock")
+    node.write("etc/crio/crio.conf", '[crio.runtime]\ndefault_runtime = "crun"\n')
+    return node.write(
+        "etc/crio/crio.conf.d/99-nvidia.conf",
+        "[crio.runtime.runtimes.crun]\nruntime_path = '/usr/bin/crun'\n"
+        "[crio.runtime.runtimes.nvidia]\nruntime_path = '/usr/bin/nvidia-container-runtime'\n",
+    )
+
+
 #: Healthy nodes by name.
 HEALTHY: dict[str, Callable[[Path], NodeTree]] = {
     "k3s": k3s,
@@ -270,4 +294,6 @@ HEALTHY: dict[str, Callable[[Path], NodeTree]] = {
     "kubeadm": kubeadm,
     "talos": talos,
     "microk8s": microk8s,
+    "k0s": k0s,
+    "cri-o": crio,
 }
