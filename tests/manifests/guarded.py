@@ -170,6 +170,7 @@ def _furnish(cluster: LocalCluster) -> None:
     for name, resources, verbs in (
         ("other-scheduler", ["pods/binding"], ["create"]),
         ("network-plugin", ["nodes", "nodes/status"], ["patch"]),
+        ("node-editor", ["nodes"], ["patch", "write-gpudetour-annotations"]),
         # Not even the admins of a namespace have it by themselves.
         ("user", ["pods/ephemeralcontainers"], ["patch"]),
     ):
@@ -207,6 +208,7 @@ def _people(cluster: LocalCluster) -> dict[str, Identity]:
         "user": standing_for("user"),
         "other-scheduler": standing_for("other-scheduler"),
         "network-plugin": standing_for("network-plugin"),
+        "node-editor": standing_for("node-editor"),
         "cluster-admin": standing_for("somebody", "system:masters"),
         "kubelet": standing_for(f"system:node:{NODES[0]}", "system:nodes"),
         "garbage-collector": standing_for(

@@ -216,6 +216,7 @@ ATTACKS = {
         allowed(
             "by hand", "cluster-admin", metadata(OTHER, annotations={"gpudetour.io/path": None})
         ),
+        allowed("by who was granted it", "node-editor", told(OTHER)),
         allowed("inventory", "agent", told(OWN)),
     ],
 }
