@@ -25,7 +25,7 @@ class Process:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def wait_for(self, event: str, **keys: Any) -> dict[str, Any]:
+    def wait_for(self, event: str, *, within: float = PATIENCE, **keys: Any) -> dict[str, Any]:
         """Return the first record with that event and these keys, as soon as there is one."""
 
         def found() -> dict[str, Any] | None:
@@ -33,7 +33,7 @@ class Process:
             return next((r for r in self.records if wanted.items() <= r.items()), None)
 
         with self._arrived:
-            record = self._arrived.wait_for(found, PATIENCE)
+            record = self._arrived.wait_for(found, within)
         assert record is not None, f"no {event!r} among {self.records}"
         return record
 
