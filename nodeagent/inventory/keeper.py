@@ -106,7 +106,7 @@ class InventoryKeeper:
             except OSError as error:
                 # A driver that is just being replaced takes files away under the reader.
                 trouble = trouble or InventoryError(
-                    f"{error.filename} cannot be read: {error.strerror}",
+                    f"a file cannot be read ({error.strerror}): {error.filename}",
                     advice="it is tried again in a moment",
                 )
         return None, trouble

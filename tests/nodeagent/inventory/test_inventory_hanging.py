@@ -120,9 +120,12 @@ def test_a_watcher_that_hangs_keeps_no_gpu_from_being_read(
     thread.start()
     try:
         machine.lose(machine.uuids[1])
+        assert health(source.read()) == [HEALTHY, LOST]
+        generation = source.session.generation
         clock.now = 60.0  # NVML would be restarted now to find it again
         assert health(source.read()) == [HEALTHY, LOST]
         assert source.read().source is Source.NVML
+        assert source.session.generation == generation, "somebody is inside"
     finally:
         machine.release()
         stop.set()

@@ -300,6 +300,7 @@ def test_the_watcher_outlives_a_lost_gpu_and_hears_the_others(
     with Listener(source) as listener:
         until_heard(listener, machine, machine.uuids[0], 62)
         machine.lose(machine.uuids[0])
+        assert listener.lost.wait(10), "so that it is looked at before its turn"
         listener.heard.clear()
         listener.events.clear()
         until_heard(listener, machine, machine.uuids[1], 74)

@@ -222,6 +222,23 @@ def test_without_library_and_program_the_kernel_module_names_gpus_that_nobody_mo
     assert inventory.trouble.startswith("no libnvidia-ml.so.1 below")
 
 
+def test_a_library_that_cannot_even_be_looked_at_is_tried_again(
+    machine_of: MachineOf, source_of: SourceOf
+) -> None:
+    machine = machine_of("2x-rtx-4090")
+    source = source_of(machine)
+    before = source.read()
+    right = machine.library.readlink()
+    machine.library.unlink()
+    machine.library.symlink_to("x" * 300)  # longer than any name may be
+    inventory = told(source.read())
+    assert (inventory.source, health(inventory)) == (Source.PROC, [UNMONITORED] * 2)
+    assert inventory.trouble.startswith("a file cannot be read (File name too long): ")
+    machine.library.unlink()
+    machine.library.symlink_to(right)
+    assert source.read() == before
+
+
 def test_a_driver_that_goes_and_comes_back_costs_no_waiting(
     machine_of: MachineOf, source_of: SourceOf
 ) -> None:
