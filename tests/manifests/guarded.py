@@ -16,6 +16,7 @@ from gpus.model import Assignment, DeviceId
 from localcluster import shipped
 from localcluster.cluster import LocalCluster
 from localcluster.controlplane import ControlPlaneOptions
+from localcluster.shipped import Variant
 from localcluster.simulated import NodeTemplate
 from localcluster.stack import AGENT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
 from localcluster.waiting import until
@@ -29,6 +30,8 @@ DEVICES = f"gpudetour-devices-{'h' * 20}"
 CA = "gpudetour-ca"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 
+#: The Lease that is the fence.
+_LEASE = {Variant.BASE: EXTENDER, Variant.SECOND_SCHEDULER: "gpudetour-scheduler"}
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
@@ -125,17 +128,16 @@ def device_list(name: str = DEVICES, *, epoch: int = EPOCH) -> Object:
 
 
 @contextmanager
-def guarded(folder: Path) -> Iterator[Guarded]:
-    """Run the cluster, with the base and the right to evict, and none of the processes."""
+def guarded(folder: Path, variant: Variant = Variant.BASE) -> Iterator[Guarded]:
+    """Run the cluster, with a variant and the right to evict, and none of the processes."""
     # No plugin taints the nodes, which nobody keeps alive.
     options = ControlPlaneOptions(node_lifecycle=False)
     with LocalCluster(folder / "cluster", options=options) as cluster:
-        cluster.apply(shipped.cluster_objects())
-        cluster.apply(
-            shipped.objects("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-        )
+        cluster.apply(shipped.cluster_objects(variant))
+        kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+        cluster.apply(shipped.objects(*kinds, variant=variant))
         cluster.apply([shipped.MANIFESTS / "preemption" / "rbac.yaml"])
-        _furnish(cluster)
+        _furnish(cluster, lease=_LEASE[variant])
         door = Door(cluster)
         try:
             site = Guarded(cluster=cluster, door=door, people=_people(cluster))
@@ -146,7 +148,7 @@ def guarded(folder: Path) -> Iterator[Guarded]:
             door.close()
 
 
-def _furnish(cluster: LocalCluster) -> None:
+def _furnish(cluster: LocalCluster, *, lease: str) -> None:
     api = cluster.api
     template = NodeTemplate(
         capacity={"cpu": "8", "memory": "32Gi", "pods": "20", "nvidia.com/gpu": "0"},
@@ -165,7 +167,7 @@ def _furnish(cluster: LocalCluster) -> None:
         api.create("/api/v1/namespaces", {"metadata": metadata})
         cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
         _grant(cluster, "user", role="admin", namespace=name)
-    api.create(LEASES, {"metadata": {"name": EXTENDER}, "spec": {"leaseTransitions": EPOCH}})
+    api.create(LEASES, {"metadata": {"name": lease}, "spec": {"leaseTransitions": EPOCH}})
     api.create(f"/api/v1/namespaces/{NAMESPACE}/secrets", {"metadata": {"name": CA}})
     for name, resources, verbs in (
         ("other-scheduler", ["pods/binding"], ["create"]),
