@@ -78,7 +78,7 @@ def of_pod(tried: TrialPod, stored: Raw) -> Verdict:
 
 def of_refusal(tried: TrialPod, error: ApiError) -> Verdict:
     """Judge the API server's refusal to store the trial pod."""
-    text = error.message[:_SHOWN]
+    text = str(error)[:_SHOWN]
     if f"'{POLICY}'" in error.message:
         return _undone(text) if _UNDONE in error.message else _not_called(tried)
     if f'failed calling webhook "{tried.webhook}"' in error.message:

@@ -68,6 +68,8 @@ def webhook(mounted: Mounted, api_server: str, *more: str) -> Iterator[Process]:
         "--side-port": "0",
         "--tls-dir": str(mounted.folder),
         "--drain": "0",
+        # The API server here knows no pods.
+        "--canary-interval": "0",
         "--kubeconfig": kubeconfig(mounted.folder, api_server),
     }
     given = (part for pair in options.items() for part in pair)
