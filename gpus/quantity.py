@@ -14,6 +14,8 @@ MAX = 2**63 - 1
 #: Longer than any quantity that means something; bounds the work on hostile input.
 _MAX_LENGTH = 64
 _MAX_EXPONENT = 30
+#: Digits of a number that is surely in range.
+_SHORT = 18
 
 _FORM = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))"
@@ -57,6 +59,8 @@ def parse(text: str | int | float) -> Fraction:
 
 def whole(text: str | int | float) -> int:
     """Return a quantity that must be a whole number, zero or more: a count or bytes."""
+    if isinstance(text, str) and len(text) < _SHORT and text.isascii() and text.isdigit():
+        return int(text)  # by far the most, and ten times as fast
     value = parse(text)
     if value.denominator != 1 or value < 0:
         raise QuantityError(f"{text!r} must be a whole number, zero or more")

@@ -49,32 +49,31 @@ def devices_from(config_map: str, container: str) -> Raw:
     return {"name": VISIBLE_DEVICES, "valueFrom": {"configMapKeyRef": reference}}
 
 
-def with_devices(container: Raw, entry: Raw) -> Raw:
-    """Return the container with `entry` as the last and only word on devices."""
-    env: list[Raw] = container.get("env") or []
-    kept = [one for one in env if not _asks_for_devices(one["name"])]
-    if len(kept) + 1 == len(env) and env[-1] == entry:
-        return container
-    return {**container, "env": [*kept, entry]}
-
-
 def all_with_devices(found: list[Raw], entries: Mapping[str, Raw]) -> tuple[list[Raw], list[str]]:
-    """Return containers with their entries, `void` where there is none, and warnings."""
+    """Return containers with the last and only word on devices, and warnings of what they said.
+
+    `entries` holds that word by name of container; it is `void` where there is none.
+    """
     changed: list[Raw] = []
     warnings: list[str] = []
     for container in found:
         entry = entries.get(container["name"]) or void()
-        warnings += _overruled(container, entry)
-        changed.append(with_devices(container, entry))
+        env: list[Raw] = container.get("env") or []
+        said = [one for one in env if _asks_for_devices(one["name"])]
+        if said != [entry] or env[-1] != entry:
+            warnings += _overruled(container["name"], said, entry)
+            kept = [one for one in env if not _asks_for_devices(one["name"])] if said else env
+            container = {**container, "env": [*kept, entry]}
+        changed.append(container)
     return changed, warnings
 
 
-def _overruled(container: Raw, entry: Raw) -> Iterator[str]:
+def _overruled(container: str, said: list[Raw], entry: Raw) -> Iterator[str]:
     """Yield a warning for each device variable of the user's that is dropped."""
-    for one in container.get("env") or ():
-        if _asks_for_devices(one["name"]) and one != entry and not _generated(one):
+    for one in said:
+        if one != entry and not _generated(one):
             yield (
-                f"container {container['name']!r}: env {one['name'][:64]} was overruled, "
+                f"container {container!r}: env {one['name'][:64]} was overruled, "
                 "devices are given by request only"
             )
 
