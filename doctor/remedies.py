@@ -8,7 +8,7 @@ from doctor.facts.facts import Facts
 from doctor.facts.host import Distribution, Host
 
 #: The driver branch that everything since Turing runs on; the last one for older cards too.
-_BRANCH = "580"
+BRANCH = "580"
 _DOCS = (
     "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
 )
@@ -22,20 +22,30 @@ def restart_runtime(host: Host) -> str:
     return f"sudo systemctl restart {host.service or 'containerd'}"
 
 
-def install_driver(host: Host) -> tuple[str, ...]:
-    """Install the driver with open kernel modules."""
+def install_driver(host: Host, branch: str = BRANCH, *, is_open: bool = True) -> tuple[str, ...]:
+    """Install a branch of the driver, with open kernel modules or closed ones."""
+    kind = "open" if is_open else "proprietary"
     if host.distribution is Distribution.TALOS:
-        return ("# " + _TALOS.format("siderolabs/nvidia-open-gpu-kernel-modules-lts"),)
-    if _is(host, "debian", "ubuntu"):
+        modules = "nvidia-open-gpu-kernel-modules" if is_open else "nonfree-kmod-nvidia"
+        return ("# " + _TALOS.format(f"siderolabs/{modules}-lts"),)
+    headers = "linux-headers-$(uname -r)"
+    if _is(host, "ubuntu"):
+        package = f"nvidia-driver-{branch}{'-open' if is_open else ''}"
+        return (f"sudo apt-get install -y {headers} {package}", "sudo reboot")
+    if _is(host, "debian"):
+        package = "nvidia-open" if is_open else "cuda-drivers"
         return (
-            f"sudo apt-get install -y linux-headers-$(uname -r) nvidia-driver-{_BRANCH}-open",
-            "sudo modprobe nvidia || sudo reboot",
+            f"sudo apt-get install -y {headers} {package}-{branch}"
+            "  # from NVIDIA's CUDA repository",
+            "sudo reboot",
         )
     if _is(host, "rhel", "fedora", "centos"):
-        return ("sudo dnf module install -y nvidia-driver:open-dkms", "sudo reboot")
+        stream = f"{branch}-{'open' if is_open else 'dkms'}"
+        return (f"sudo dnf module install -y nvidia-driver:{stream}", "sudo reboot")
     if _is(host, "suse"):
-        return ("sudo zypper install -y nvidia-open-driver-G06-signed-kmp-default", "sudo reboot")
-    return ("# install NVIDIA's driver with open kernel modules for this system, then reboot",)
+        package = "nvidia-open-driver-G06-signed" if is_open else "nvidia-driver-G06"
+        return (f"sudo zypper install -y {package}-kmp-default", "sudo reboot")
+    return (f"# install NVIDIA's driver {branch} ({kind} kernel modules), then reboot",)
 
 
 def install_toolkit(host: Host) -> tuple[str, ...]:

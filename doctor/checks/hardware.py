@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from doctor import remedies
 from doctor.facts.facts import Facts
 from doctor.findings import (
     Check,
@@ -128,21 +129,17 @@ def _open_module(facts: Facts) -> Result:
     new = [gpu.bdf for gpu in facts.host.gpus if gpu.device >= FIRST_BLACKWELL]
     refused = any("requires use of the NVIDIA open kernel" in line for line in _log(facts))
     if (new or refused) and not driver.is_open:
-        branch = driver.version.partition(".")[0]
         return broken(
             f"the closed module {driver.version} is loaded, and {', '.join(new) or 'the GPU'}"
             " works with the open one only (Blackwell and later)",
-            f"sudo apt-get install -y nvidia-driver-{branch}-open"
-            "  # or: dnf module install nvidia-driver:open-dkms",
-            "sudo reboot",
+            *remedies.install_driver(facts.host, driver.version.partition(".")[0]),
         )
     old = [gpu.bdf for gpu in facts.host.gpus if 0 < gpu.device < FIRST_TURING]
     if old and driver.is_open:
         return broken(
             f"the open module {driver.version} is loaded, and {', '.join(old)} is older than"
             " Turing: it works with the closed one only",
-            "sudo apt-get install -y nvidia-driver-580  # or: dnf module install nvidia-driver:580",
-            "sudo reboot",
+            *remedies.install_driver(facts.host, is_open=False),
         )
     return ok(f"{'open' if driver.is_open else 'closed'} module {driver.version} fits the GPUs")
 
@@ -158,14 +155,12 @@ def _branch(facts: Facts) -> Result:
         return broken(
             f"driver {version} no longer knows {', '.join(old)}: branch 580 is the last one for"
             " Maxwell, Pascal and Volta",
-            "sudo apt-get install -y nvidia-driver-580  # or: dnf module install nvidia-driver:580",
-            "sudo reboot",
+            *remedies.install_driver(facts.host, is_open=False),
         )
     if branch < 570 and new:
         return broken(
             f"driver {version} does not know {', '.join(new)} yet: Blackwell needs 570 or later",
-            "sudo apt-get install -y nvidia-driver-580-open",
-            "sudo reboot",
+            *remedies.install_driver(facts.host),
         )
     return ok(f"driver {version} knows the GPUs")
 

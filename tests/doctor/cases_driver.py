@@ -133,7 +133,7 @@ CASES = (
         break_it=lambda n: with_gpu(n, device=PASCAL),
         first="driver-open-module",
         saw="older than Turing",
-        mend="nvidia-driver-580 ",
+        mend="(uname -r) nvidia-driver-580",
     ),
     Case(
         name="Pascal with a driver that forgot it",

@@ -8,7 +8,16 @@ import pytest
 
 from doctor.diagnosis import Diagnosis
 from doctor.findings import Finding
-from tests.doctor.nodes import HEALTHY, K3S, MICROK8S, RKE2, NodeTree, assert_shell
+from tests.doctor.nodes import (
+    HEALTHY,
+    K3S,
+    MICROK8S,
+    PASCAL,
+    RKE2,
+    NodeTree,
+    assert_shell,
+    with_gpu,
+)
 
 _CONFIGS = {
     "k3s": f"{K3S}/config.toml",
@@ -65,7 +74,8 @@ def test_the_handler_comes_back_in_the_way_of_the_distribution(
 @pytest.mark.parametrize(
     ("system", "command"),
     [
-        ("ID=debian\n", "apt-get install -y linux-headers-$(uname -r) nvidia-driver-580-open"),
+        ("ID=debian\n", "sudo apt-get install -y linux-headers-$(uname -r) nvidia-open-580"),
+        ("ID=ubuntu\nID_LIKE=debian\n", "linux-headers-$(uname -r) nvidia-driver-580-open"),
         ('ID=rocky\nID_LIKE="rhel centos fedora"\n', "dnf module install"),
         ('ID=opensuse-leap\nID_LIKE="suse opensuse"\n', "zypper install"),
         ("ID=nixos\n", "# install NVIDIA's driver"),
@@ -84,3 +94,11 @@ def test_the_driver_is_installed_with_the_systems_own_tool(
     assert found.check.id == "driver-installed"
     assert any(command in line for line in found.result.mend), found.result.mend
     assert_shell(found.result.mend)
+
+
+def test_cards_before_turing_get_the_closed_module(tmp_path: Path) -> None:
+    node = with_gpu(HEALTHY["kubeadm"](tmp_path), device=PASCAL)
+
+    command = first(node.diagnosis()).result.mend[0]
+
+    assert command.endswith(" nvidia-driver-580")
