@@ -20,7 +20,8 @@ from random import Random
 
 import structlog
 
-from localcluster.fuzz.targets import TARGETS, Target
+from localcluster.fuzz.asking import Target
+from localcluster.fuzz.targets import TARGETS
 from localcluster.parts.progress import Progress
 
 PIECE = 1000

@@ -19,9 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localcluster.fuzz import seeds
+from localcluster.fuzz.asking import Sent, Wrong
 from localcluster.fuzz.campaign import PIECE, Piece, pieces, quiet, send
 from localcluster.fuzz.mutations import mutate
-from localcluster.fuzz.targets import TARGETS, Sent, WebhookTarget, Wrong
+from localcluster.fuzz.targets import TARGETS
+from localcluster.fuzz.webhook_target import WebhookTarget
 
 
 @pytest.fixture(autouse=True)
