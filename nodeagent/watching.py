@@ -15,8 +15,8 @@ from nodeagent.reader import InventoryReader
 from service.lifecycle import Lifecycle
 
 #: Seconds between looks at the GPUs: one that fails without an event is kept from new pods within
-#: 5 s, which takes a look and two writes.
-READ_EVERY = 2.0
+#: 5 s, also where it is the driver that hangs (`Patience`).
+READ_EVERY = 1.5
 
 
 class GpuWatch:
