@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from doctor import remedies
 from doctor.checks.hardware import HOST_GPU
 from doctor.facts.facts import RESOURCE, Facts
@@ -9,15 +11,21 @@ from doctor.findings import Check, Result, broken, not_applicable, ok, unknown, 
 from gpus.model import ResourceName
 
 _OWN_PREFIX = "gpudetour"
-_GPU_SOCKET = "nvidia-gpu.sock"
+#: Their plugins serve other resources.
+_OTHER_VENDORS = re.compile("intel|i915|xe|amd|rocm|habana|gaudi")
+#: NVIDIA's plugin has a socket for each of its resources.
+_NVIDIA_PREFIX = "nvidia-"
 
 
 def _socket(facts: Facts) -> Result:
     kubelet = facts.host.kubelet
     if kubelet.has_socket:
         return ok(f"{kubelet.folder}/kubelet.sock")
-    if f"{kubelet.folder}" in facts.host.unreadable:
+    if kubelet.folder in facts.host.unreadable:
         return unknown(f"{kubelet.folder} may not be listed", "sudo gpudetour doctor")
+    runtime = facts.host.runtime
+    if not kubelet.has_folder and not runtime.config_exists and not runtime.sockets:
+        return not_applicable("no Kubernetes on this machine yet")
     return broken(
         f"{kubelet.folder}/kubelet.sock does not exist: kubelet does not run here, or keeps its"
         " plugin folder elsewhere",
@@ -42,7 +50,7 @@ def _two(facts: Facts) -> Result:
     sockets = facts.host.kubelet.sockets
     gpu = [name for name in sockets if _serves_gpus(name)]
     foreign = [name for name in gpu if not name.startswith(_OWN_PREFIX)]
-    if len(foreign) < 2:
+    if len({_NVIDIA_PREFIX if f.startswith(_NVIDIA_PREFIX) else f for f in foreign}) < 2:
         return ok(f"sockets of GPU plugins: {', '.join(gpu) or 'none'}")
     return broken(
         f"{' and '.join(foreign)}: two plugins serve GPUs, and the last to register wins",
@@ -70,7 +78,7 @@ def _orphans(facts: Facts) -> Result:
 def _serves_gpus(socket: str) -> bool:
     if socket.startswith(_OWN_PREFIX):
         return True
-    return socket == _GPU_SOCKET or ("gpu" in socket and "mig" not in socket)
+    return "gpu" in socket and _OTHER_VENDORS.search(socket) is None
 
 
 CHECKS = (

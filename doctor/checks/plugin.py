@@ -30,7 +30,7 @@ _RIGHT_WORD = {
 
 def _runtime_class(facts: Facts) -> Result:
     for plugin in facts.plugins_here():
-        if plugin.runtime_class or _finds_library_itself(plugin):
+        if plugin.runtime_class or _finds_library_itself(plugin) or advertised(facts):
             continue
         if facts.host.was_read:
             runtime = facts.host.runtime
@@ -38,8 +38,6 @@ def _runtime_class(facts: Facts) -> Result:
             if default is not None and default.is_nvidia:
                 continue
             why = f"the default runtime is {runtime.default or 'runc'}"
-        elif advertised(facts):
-            continue
         else:
             why = "the default runtime of the node is hardly NVIDIA's"
         return broken(

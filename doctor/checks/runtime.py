@@ -124,6 +124,8 @@ def _handler(facts: Facts) -> Result:
         return ok(", ".join(f"{h.name} ({h.binary or 'no binary named'})" for h in found))
     if runtime.fault:
         return unknown("the configuration cannot be read")
+    if not runtime.config_exists and not runtime.sockets:
+        return not_applicable("no container runtime of Kubernetes on this machine yet")
     if not is_needed(facts):
         return ok("no NVIDIA handler, and none needed: gpudetour hands GPUs over by CDI")
     return broken(
@@ -176,9 +178,13 @@ def _running(facts: Facts) -> Result:
     runtime = facts.host.runtime
     if not runtime.started_at or not runtime.changed_at:
         return not_applicable("it is not known when the runtime started")
-    if facts.host.distribution in _RANCHER or runtime.changed_at <= runtime.started_at + _SLACK:
+    if facts.host.distribution is not Distribution.UPSTREAM:
+        return not_applicable(f"{facts.host.distribution} writes it whenever it starts the runtime")
+    if runtime.changed_at <= runtime.started_at + _SLACK:
         return ok(f"{runtime.kind} started after its configuration was written")
-    return broken(
+    # What else was changed may not matter to GPUs.
+    tell = broken if runtime.nvidia_changed_at > runtime.started_at + _SLACK else warning
+    return tell(
         f"the configuration was changed after {runtime.kind} started, which reads it only then",
         remedies.restart_runtime(facts.host),
     )

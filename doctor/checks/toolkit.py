@@ -129,7 +129,6 @@ def _environment(facts: Facts) -> Result:
         plugin.name
         for plugin in facts.plugins_here()
         if plugin.settings.get("device-list-strategy", "envvar") == "envvar"
-        and not plugin.is_privileged
     ]
     who = plugins[0] if plugins else "gpudetour's annotation path"
     if not plugins and facts.path() != "annotation":

@@ -67,8 +67,8 @@ class Runtime:
 
     `kind` is `containerd`, `cri-o` or empty. `unimported` are drop-in files that nothing imports,
     `misplaced` sections that belong to another config version, `templates` K3s's and RKE2's files
-    beside the rendered one. `changed_at` is the newest of the files read, `started_at` when the
-    runtime's process began; 0 where unknown.
+    beside the rendered one. `changed_at` is the newest of the files read, `nvidia_changed_at` of
+    those that name NVIDIA, `started_at` when the runtime's process began; 0 where unknown.
     """
 
     kind: str = ""
@@ -88,6 +88,7 @@ class Runtime:
     sockets: tuple[str, ...] = ()
     version: tuple[int, ...] = ()
     changed_at: float = 0.0
+    nvidia_changed_at: float = 0.0
     started_at: float = 0.0
     #: Its process runs, but we may not see where it looks for programs.
     path_is_hidden: bool = False

@@ -88,6 +88,10 @@ def read_containerd(
         templates=tuple(path for path in places.templates if tree.exists(path)),
         version=version,
         changed_at=max((tree.modified(path) for path in read), default=0.0),
+        nvidia_changed_at=max(
+            (tree.modified(path) for path in read if HANDLER in (tree.text(path) or "")),
+            default=0.0,
+        ),
     )
 
 

@@ -9,9 +9,10 @@ import pytest
 from doctor.checks.catalogue import CHECKS
 from doctor.diagnosis import Diagnosis, diagnose
 from doctor.facts.facts import Facts
+from doctor.facts.host import Nvml
 from doctor.findings import Outcome
 from tests.doctor.clusters import cluster, plugin
-from tests.doctor.nodes import HEALTHY, NodeTree, kubeadm
+from tests.doctor.nodes import HEALTHY, PLUGINS, NodeTree, kubeadm, with_driver, with_gpu
 
 REGISTERED = (
     "I1218 main.go:356] Retrieving plugins.\n"
@@ -76,3 +77,26 @@ def test_gpudetours_own_cdi_needs_neither_toolkit_nor_handler(tmp_path: Path) ->
     )
 
     assert complaints(node.diagnosis()) == []
+
+
+@pytest.mark.parametrize(
+    "socket", ["gpu.intel.com-i915.sock", "amd.com_gpu", "nvidia-gpu.shared.sock"]
+)
+def test_plugins_of_other_resources_are_no_rivals(socket: str, tmp_path: Path) -> None:
+    node = kubeadm(tmp_path).write(f"{PLUGINS}/{socket}")
+
+    assert complaints(node.diagnosis()) == []
+
+
+def test_a_machine_that_is_no_node_yet_lacks_only_the_toolkit(tmp_path: Path) -> None:
+    node = with_gpu(with_driver(NodeTree(tmp_path))).answers(Nvml(gpus=1))
+
+    diagnosis = node.diagnosis()
+
+    assert [found.check.id for found in diagnosis.of(Outcome.BROKEN)] == ["toolkit-installed"]
+
+
+def test_a_plugin_that_offers_gpus_needs_no_advice_on_its_runtime_class(tmp_path: Path) -> None:
+    diagnosis = kubeadm(tmp_path).diagnosis(cluster=cluster(plugin(runtime_class="")))
+
+    assert complaints(diagnosis) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from doctor.findings import Outcome
 from doctor.report import verdict
 from tests.doctor.nodes import (
     ADA,
+    BOOT,
     HEALTHY,
     PLUGINS,
     TOOLKIT_CONFIG,
@@ -45,6 +47,14 @@ def in_config(text: str) -> Callable[[NodeTree], object]:
 def hold_one_of_two(node: NodeTree) -> None:
     with_gpu(node, device=ADA, bdf="0000:02:00.0", minor=1).folder("sys/bus/pci/drivers/vfio-pci")
     node.link("sys/bus/pci/devices/0000:02:00.0/driver", "../../drivers/vfio-pci")
+
+
+def change_after_start(node: NodeTree, path: str) -> None:
+    """Let containerd have started 1,000 s after the boot, and one of its files be newer."""
+    node.edit("proc/812/stat", "9999999999", "100000")
+    for file in (node.root / "etc/containerd").rglob("*.toml"):
+        os.utime(file, (BOOT, BOOT))
+    os.utime(node.root / path, (BOOT + 5000, BOOT + 5000))
 
 
 def lose_the_plugin(node: NodeTree) -> None:
@@ -83,6 +93,11 @@ CASES = (
             "container-runtime'",
         ),
         saw="lacks SystemdCgroup",
+    ),
+    Case(
+        id="runtime-restarted",
+        change=lambda node: change_after_start(node, "etc/containerd/config.toml"),
+        saw="changed after containerd started",
     ),
     Case(id="orphaned-devices", change=lose_the_plugin, saw="1 GPUs given out by a plugin"),
     Case(id="gpu-vfio", change=hold_one_of_two, saw="0000:02:00.0 is held"),
