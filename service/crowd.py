@@ -1,7 +1,7 @@
 """Connections that have brought no request yet: who of them has to leave when there are too many.
 
 What they brought so far decides first, then how long they are there: a client that means well sends
-its first bytes at once and its request right after. Pure but for what it keeps.
+its first bytes at once and its request right after. Nothing is closed here.
 """
 
 from __future__ import annotations
