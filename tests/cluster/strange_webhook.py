@@ -70,9 +70,9 @@ class StrangeWebhook:
         self._lock = threading.Lock()
 
     def asked(self) -> list[str]:
-        """The names of the pods that it was asked about, in order."""
+        """The names of the pods that it was asked about, in order; "" where none is given yet."""
         with self._lock:
-            return [request["object"]["metadata"]["name"] for request in self.requests]
+            return [request["object"]["metadata"].get("name", "") for request in self.requests]
 
     def client_config(self) -> Object:
         """How a webhook configuration names it."""
