@@ -30,6 +30,8 @@ PIECE = 1000
 _STUCK = 60.0
 """Seconds for so many requests as one look at the clock covers, before all stacks are shown."""
 _LOOK = 50
+_SHOWN = 16_384
+"""Bytes of a body that are printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,9 @@ class Failure:
     command: str
 
     def __str__(self) -> str:
-        body = base64.b64encode(self.body).decode()
+        body = base64.b64encode(self.body[:_SHOWN]).decode()
+        if len(self.body) > _SHOWN:
+            body += f"… (the rest of {len(self.body):,} bytes comes with the command)"
         return (
             f"{self.target}, request {self.number}: POST {self.path} as {self.content_type!r}\n"
             f"{self.fault}\nbody, base64: {body}\nagain: {self.command}"

@@ -86,6 +86,9 @@ class ExtenderTarget:
     def answered(self, sent: Sent) -> str:
         """Send a request; every answer is a 200, and nodes are only of those that were named."""
         got = call(self._app, sent, peer=self._peer)
+        if len(sent.body) > MAX_BODY:
+            check(got.status == 413, f"{got.status} for {len(sent.body)} bytes")
+            return "413"
         check((got.status, got.content_type) == (200, JSON), f"{got.status} {got.content_type}")
         answer = msgspec.json.decode(got.body)
         error = answer.get("Error", "") if isinstance(answer, dict) else ""
