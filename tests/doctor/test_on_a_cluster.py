@@ -102,6 +102,10 @@ class Patient:
 def patient(control_plane: LocalCluster) -> Iterator[Patient]:
     patient = Patient(control_plane)
     yield patient
+    # At once, unlike what goes with its namespace: it would be told to the next patient.
+    control_plane.kubectl(
+        "delete", "daemonsets", "--all", f"--namespace={patient.namespace}", "--timeout=60s"
+    )
     for path in (
         f"/api/v1/nodes/{patient.name}",
         f"/api/v1/namespaces/{patient.namespace}",
