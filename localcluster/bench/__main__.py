@@ -15,6 +15,10 @@ from localcluster.api import ApiError
 from localcluster.bench.admission import FULL, QUICK, AdmissionPlan, measure_admission
 from localcluster.bench.admission_load import NotAdmitted
 from localcluster.bench.admission_report import tell_admission
+from localcluster.bench.agent import FULL as FULL_AGENT
+from localcluster.bench.agent import QUICK as QUICK_AGENT
+from localcluster.bench.agent import AgentPlan, can_run_a_node, measure_agent
+from localcluster.bench.agent_figures import tell_agent
 from localcluster.bench.arrivals import Stalled
 from localcluster.bench.bulk import BulkError
 from localcluster.bench.experiment import Plan, run
@@ -26,6 +30,7 @@ from localcluster.bench.restart import NotTold
 from localcluster.bench.site import WrongPlacement
 from localcluster.bench.systems import System
 from localcluster.controlplane import PARTS
+from localcluster.node.machine import NodeError
 from localcluster.nvml.build import build_library
 from localcluster.parts.obtain import PartsUnavailable, ensure
 from localcluster.parts.progress import progress_on
@@ -34,15 +39,18 @@ from localcluster.settings import default_settings
 from localcluster.stack import StackError
 from localcluster.toolchain import ToolchainError
 from localcluster.waiting import WaitedTooLong
+from nodeagent.podresources.client import PodResourcesError
 
 _FAULTS = (
     ApiError,
     BulkError,
     FilterRefused,
     NotAdmitted,
+    NodeError,
     NotTold,
     OSError,
     PartsUnavailable,
+    PodResourcesError,
     ProcessDied,
     StackError,
     Stalled,
@@ -58,7 +66,7 @@ _LARGE = 2500
 _PODS_ON_LARGE = 400
 """Where a pod takes tens of milliseconds, fewer show as much."""
 _INTERRUPTED = 130
-_WEBHOOK = "webhook"
+_WEBHOOK, _AGENT = "webhook", "agent"
 
 
 @click.command(context_settings={"show_default": True})
@@ -77,9 +85,9 @@ _WEBHOOK = "webhook"
 )
 @click.option(
     "--only",
-    type=click.Choice([*(system.name.lower() for system in System), _WEBHOOK]),
+    type=click.Choice([*(system.name.lower() for system in System), _WEBHOOK, _AGENT]),
     multiple=True,
-    help="Compare these systems only, or measure admission; may be given several times.",
+    help="Compare these systems only, measure admission, or an agent; may be given several times.",
 )
 @click.option("--rounds", type=click.IntRange(1), default=_ROUNDS, help="Batches of each system.")
 @click.option("--quick", is_flag=True, help="A first impression: 100 nodes, one round.")
@@ -112,11 +120,12 @@ def main(
             extras=size == sizes[0],
         )
         for size in sizes
-        if set(only) != {_WEBHOOK}
+        if not only or set(only) - {_WEBHOOK, _AGENT}
     ]
     admission = (QUICK if quick else FULL) if not only or _WEBHOOK in only else None
+    agent = (QUICK_AGENT if quick else FULL_AGENT) if not only or _AGENT in only else None
     try:
-        _measure(plans, admission, output=output)
+        _measure(plans, admission, agent, output=output)
     except _FAULTS as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -132,7 +141,13 @@ def _batch(nodes: int, pods: int | None) -> int:
     return wanted
 
 
-def _measure(plans: Sequence[Plan], admission: AdmissionPlan | None, *, output: Path) -> None:
+def _measure(
+    plans: Sequence[Plan],
+    admission: AdmissionPlan | None,
+    agent: AgentPlan | None,
+    *,
+    output: Path,
+) -> None:
     progress = progress_on(sys.stderr)
     settings = default_settings()
     parts = ensure(PARTS, settings=settings, progress=progress)
@@ -152,6 +167,9 @@ def _measure(plans: Sequence[Plan], admission: AdmissionPlan | None, *, output: 
         show(results, output=output)
     if admission is not None:
         tell_admission(measure_admission(admission, progress=progress), output=output)
+    if agent is not None:
+        seen = measure_agent(agent, real_node=can_run_a_node(), progress=progress)
+        tell_agent(seen, output=output)
     print(
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_average']} before,"
         f" Kubernetes {machine['kubernetes']}, Python {machine['python']};"
