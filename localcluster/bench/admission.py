@@ -121,7 +121,8 @@ class _Site:
             self.stack.issue_certificates()
         else:
             items = {"apiVersion": "v1", "kind": "List", "items": self.admission}
-            self.cluster.kubectl("delete", "--filename=-", stdin=json.dumps(items))
+            options = ("--ignore-not-found", "--filename=-")
+            self.cluster.kubectl("delete", *options, stdin=json.dumps(items))
         until(lambda: self._is_admitted() is wanted, timeout=_PATIENCE, what="admission changed")
 
     def _is_admitted(self) -> bool | None:
