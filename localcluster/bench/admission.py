@@ -58,7 +58,7 @@ class AdmissionPlan:
 
 
 FULL = AdmissionPlan(rounds=3, seconds=4.0, pods=300, requests=100_000)
-QUICK = AdmissionPlan(rounds=1, seconds=1.0, pods=60, requests=10_000)
+QUICK = AdmissionPlan(rounds=2, seconds=1.0, pods=60, requests=10_000)
 
 
 def measure_admission(plan: AdmissionPlan, *, progress: Progress) -> Admission:

@@ -153,7 +153,7 @@ def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Admission over HTTPS" in done.stdout
     written = json.loads((tmp_path / "bench-webhook.json").read_text())
-    assert [each["connections"] for each in written["served"]] == [1, 16, 64]
+    assert [each["connections"] for each in written["served"]] == [1, 16, 64] * 2
     assert {each["admitted"] for each in written["created"]} == {True, False}
     assert all(each["reviews_of_plain"] == 0 for each in written["created"])
     assert len(written["goals"]) == 7
