@@ -40,17 +40,11 @@ _PROCESS = f"agent-{NAME}"
 _USER = f"system:serviceaccount:{NAMESPACE}:{AGENT}"
 _GPU = ResourceName("nvidia.com/gpu")
 _PATIENCE = 90.0
+_WRITES = ("create", "update", "patch", "delete", "deletecollection")
 _AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
-    "rules": [
-        {
-            "level": "Metadata",
-            "users": [_USER],
-            "verbs": ["create", "update", "patch", "delete", "deletecollection"],
-        },
-        {"level": "None"},
-    ],
+    "rules": [{"level": "Metadata", "users": [_USER], "verbs": _WRITES}, {"level": "None"}],
 }
 #: As `kube.connection` does to read a kubeconfig; prints KiB before and after.
 _IMPORT = """
