@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 import socket
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import click
 import structlog
 
-from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX
 from kube.client import Client
 from kube.connection import NoConnection, connect
 from kube.events import EventRecorder
@@ -28,6 +27,7 @@ from webhook.canary_report import FIELD_MANAGER, CanaryMetrics, DeploymentReport
 from webhook.canary_verdict import Verdict
 from webhook.metrics import Metrics
 from webhook.mutate import Mutator
+from webhook.names import Names
 from webhook.runtime_classes import RuntimeClasses
 from webhook.settings import OPTIONS, Settings
 
@@ -57,7 +57,7 @@ def run(settings: Settings) -> None:
     side_port = SidePort(settings.side_host, settings.side_port, registry=registry, ready=not_ready)
     mutator = Mutator(
         policy=settings.policy(),
-        new_name=new_config_map_name,
+        new_name=Names(os.urandom),
         runtime_classes=runtime_classes.snapshot,
     )
 
@@ -105,12 +105,6 @@ def start_canary(
     )
     lifecycle.spawn("canary-events", events.run)
     lifecycle.spawn("canary", canary.run)
-
-
-def new_config_map_name() -> str:
-    """Return a name that no pod had before and no user can guess."""
-    # 20 digits, read from the system at once: choosing letter by letter took 35 system calls.
-    return DEVICES_CONFIG_MAP_PREFIX + secrets.token_hex(10)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,10 @@ def _told(asked: review.Request, outcome: Mutated | Refused) -> tuple[Result, by
     body = review.allow(asked, outcome.pod, warnings=outcome.warnings)
     if outcome.pod == asked.object:
         return Result.UNCHANGED, body
-    warnings = warnings_to_tell(outcome.warnings)
-    log.info("pod mutated", **_keys(asked), dry_run=asked.dry_run, warnings=warnings)
+    if warnings := warnings_to_tell(outcome.warnings):
+        # What goes as everybody wishes is counted, and can be read in the pod: a line for each
+        # took a third of the time of an answer under load.
+        log.info("pod mutated", **_keys(asked), dry_run=asked.dry_run, warnings=warnings)
     return Result.MUTATED, body
 
 

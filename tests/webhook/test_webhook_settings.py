@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from gpus.annotations import DEVICES_CONFIG_MAP_NAME
 from service.command import ENV_PREFIX
-from webhook.__main__ import main, new_config_map_name
+from webhook.__main__ import main
 
 DEFAULTS = {
     "--host": "0.0.0.0",  # noqa: S104 - the default of a pod
@@ -53,13 +52,6 @@ def test_flags_win_over_the_environment_and_that_over_defaults(
 
     assert context.params["runtime_class"] == "from-environment"
     assert context.params["side_port"] == 2
-
-
-def test_generated_names_are_ones_that_the_webhook_keeps() -> None:
-    names = {new_config_map_name() for _ in range(100)}
-
-    assert len(names) == 100
-    assert all(DEVICES_CONFIG_MAP_NAME.fullmatch(name) for name in names)
 
 
 def variable(option: str) -> str:
