@@ -61,7 +61,7 @@ class Patience:
     which takes long where the driver must wake all GPUs up first.
     """
 
-    call: float = 3.0
+    call: float = 2.5
     starting: float = 30.0
 
 
