@@ -24,7 +24,7 @@ class Metrics:
     """Counts requests by result and measures how long answers take, in seconds."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
+        requests = Counter(
             "gpudetour_webhook_requests",
             "Admission requests by how they ended",
             ["result"],
@@ -36,9 +36,8 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        for result in Result:
-            self._requests.labels(result)
+        self._by_result = {result: requests.labels(result) for result in Result}
 
     def count(self, result: Result) -> None:
         """Count one request."""
-        self._requests.labels(result).inc()
+        self._by_result[result].inc()

@@ -10,6 +10,7 @@ import json
 import socket
 import ssl
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,6 @@ from localcluster.bench.readings import fetched
 from localcluster.bench.usage import usage_of
 from localcluster.bench.wire import Wire, client_context, dial
 from localcluster.cluster import LocalCluster
-from localcluster.fuzz.seeds import reviews
 from localcluster.parts.progress import Progress
 from localcluster.ports import free_ports
 from localcluster.stack import Stack
@@ -85,6 +85,8 @@ class _Site:
         cluster.wait_for("/api/v1/namespaces/default/serviceaccounts/default", lambda _: True)
         cluster.processes.stop("kube-controller-manager")
         self.stack = Stack(cluster)
+        # As the API server fills it in before it asks, while nobody changes or refuses it.
+        self._pod = cluster.api.create(f"{PODS}?dryRun=All", pod("asked-for", batch=_BATCH))
         cluster.apply(shipped.cluster_objects(self.stack.variant))
         self.admission = shipped.admission(self.stack.webhook_url)
         cluster.apply(self.admission)
@@ -106,7 +108,22 @@ class _Site:
 
     def asking(self, server: str) -> Asking:
         """Return what asks a server for the admission of a GPU pod."""
-        return Asking(server=server, path="/mutate", body=reviews()[0], context=self._context)
+        review = {
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {
+                "uid": str(uuid.uuid4()),
+                "kind": {"group": "", "version": "v1", "kind": "Pod"},
+                "resource": {"group": "", "version": "v1", "resource": "pods"},
+                "namespace": "default",
+                "name": self._pod["metadata"]["name"],
+                "operation": "CREATE",
+                "object": self._pod,
+                "dryRun": False,
+            },
+        }
+        body = json.dumps(review).encode()
+        return Asking(server=server, path="/mutate", body=body, context=self._context)
 
     def reviews(self) -> int:
         """Return how many reviews the webhook has answered."""
