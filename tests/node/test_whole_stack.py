@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from localcluster import shipped
+from localcluster.api import ApiError
 from localcluster.foreignplugin import Foreign
 from localcluster.waiting import until
 from tests.cluster.pods import Object, gpu_pod
@@ -15,7 +17,6 @@ from tests.node.gpu_node import GpuNode, annotations_of, containers
 pytestmark = pytest.mark.node
 
 _PODS = "/api/v1/namespaces/default/pods"
-_CONFIGURATION = "mutatingwebhookconfiguration/gpudetour"
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,21 @@ def with_stack(prepared_node: GpuNode) -> Iterator[None]:
     stack = prepared_node.stack
     stack.install()
     yield
-    stack.cluster.kubectl("delete", _CONFIGURATION)
+    # Else pods that do not pass the webhook would be refused in the files that follow.
+    admission = {"apiVersion": "v1", "kind": "List", "items": shipped.admission(stack.webhook_url)}
+    stack.cluster.kubectl("delete", "--filename=-", stdin=json.dumps(admission))
     stack.stop("webhook", "extender")
     stack.cluster.restart_scheduler()
+    until(lambda: passes(prepared_node), timeout=30, what="a GPU pod without the webhook")
+
+
+def passes(node: GpuNode) -> bool:
+    """Tell whether the API server takes a GPU pod that no webhook has seen."""
+    try:
+        node.cluster.api.create(f"{_PODS}?dryRun=All", gpu_pod("unseen"))
+    except ApiError:
+        return False
+    return True
 
 
 @pytest.fixture
