@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -28,141 +26,13 @@ from gpus.model import (
     Assignment,
     DeviceId,
     Gpu,
-    Health,
-    Link,
-    MigInstance,
     NodeInventory,
-    PcieLevel,
     PodUid,
     Source,
-    Withheld,
 )
+from tests.gpus.inventories import MIG_UUIDS, TEXT, UUIDS, inventories
 
 DECODERS: list[Callable[[str], Any]] = [decode_inventory, decode_in_use, decode_assigned]
-
-UUIDS = st.uuids().map(lambda u: DeviceId(f"GPU-{u}"))
-MIG_UUIDS = st.uuids().map(lambda u: DeviceId(f"MIG-{u}")) | st.builds(
-    lambda u, a, b: DeviceId(f"MIG-GPU-{u}/{a}/{b}"),
-    st.uuids(),
-    st.integers(0, 15),
-    st.integers(0, 7),
-)
-BYTES = st.none() | st.integers(0, 2**48)
-TEXT = st.text(max_size=40)
-MAYBE_TEXT = st.none() | TEXT
-MOMENTS = st.integers(0, 2**32).map(lambda second: datetime.fromtimestamp(second, UTC))
-WITHHELD = st.builds(
-    Withheld,
-    reason=TEXT,
-    index=st.none() | st.integers(0, 64),
-    bdf=MAYBE_TEXT,
-    uuid=st.none() | UUIDS,
-    product=MAYBE_TEXT,
-)
-
-
-@st.composite
-def inventories(draw: st.DrawFn) -> NodeInventory:
-    uuids = draw(st.lists(UUIDS, max_size=6, unique=True))
-    indices = draw(
-        st.lists(st.integers(0, 64), min_size=len(uuids), max_size=len(uuids), unique=True)
-    )
-    migs = iter(draw(st.lists(MIG_UUIDS, max_size=8, unique=True)))
-
-    def instances() -> tuple[MigInstance, ...]:
-        taken = [m for m, _ in zip(migs, range(draw(st.integers(0, 3))), strict=False)]
-        return tuple(
-            MigInstance(uuid=m, profile=draw(TEXT), memory_bytes=draw(BYTES)) for m in taken
-        )
-
-    def links(of: DeviceId) -> tuple[Link, ...]:
-        peers = draw(st.sets(st.sampled_from(uuids))) - {of}
-        levels = st.none() | st.sampled_from(PcieLevel)
-        return tuple(
-            Link(peer=peer, nvlinks=draw(st.integers(0, 18)), pcie=draw(levels))
-            for peer in sorted(peers)
-        )
-
-    gpus = tuple(
-        Gpu(
-            uuid=uuid,
-            index=index,
-            minor=draw(st.none() | st.integers(0, 255)),
-            bdf=draw(MAYBE_TEXT),
-            product=draw(MAYBE_TEXT),
-            memory_bytes=draw(BYTES),
-            compute_capability=draw(
-                st.none() | st.tuples(st.integers(0, 999), st.integers(0, 999))
-            ),
-            architecture=draw(MAYBE_TEXT),
-            numa_node=draw(st.none() | st.integers(0, 64)),
-            links=links(uuid),
-            health=draw(st.sampled_from(Health)),
-            health_reason=draw(TEXT),
-            health_since=draw(st.none() | MOMENTS),
-            display=draw(st.none() | st.booleans()),
-            pci_class=draw(st.none() | st.integers(0, 0xFFFFFF)),
-            mig_capable=draw(st.none() | st.booleans()),
-            mig_enabled=draw(st.booleans()),
-            mig=instances(),
-        )
-        for uuid, index in zip(uuids, indices, strict=True)
-    )
-    return NodeInventory(
-        source=draw(st.sampled_from(Source)),
-        driver=draw(MAYBE_TEXT),
-        cuda=draw(MAYBE_TEXT),
-        gpus=gpus,
-        withheld=tuple(draw(st.lists(WITHHELD, max_size=3))),
-        trouble=draw(TEXT),
-        boot=draw(MAYBE_TEXT),
-        machine=draw(MAYBE_TEXT),
-    )
-
-
-class FirstReleaseGpu(msgspec.Struct, rename="camel"):
-    """What the first release read of a GPU."""
-
-    uuid: str
-    index: int
-    memory: int | None = None
-    compute_capability: str | None = None
-    health: Health = Health.HEALTHY
-    health_reason: str = ""
-    links: dict[int, Any] = {}
-    mig_enabled: bool = False
-    mig: list[Any] = []
-
-
-class FirstRelease(msgspec.Struct):
-    """What the first release read of a node."""
-
-    v: int
-    source: Source
-    gpus: list[FirstReleaseGpu] = []
-
-
-@given(inventories())
-def test_the_first_release_reads_what_is_written_now(inventory: NodeInventory) -> None:
-    read = msgspec.json.decode(encode_inventory(inventory), type=FirstRelease)
-
-    told = [(gpu.uuid, gpu.index, gpu.health) for gpu in inventory.gpus]
-    assert [(gpu.uuid, gpu.index, gpu.health) for gpu in read.gpus] == told
-    assert read.v == 1
-
-
-def test_what_the_first_release_wrote_is_read() -> None:
-    text = (
-        '{"v":1,"source":"nvml","driver":"580.95.05","cuda":"13.0","gpus":[{"uuid":"GPU-a",'
-        '"index":0,"bdf":"0000:01:00.0","memory":1024,"health":"faulty","healthReason":"Xid 79"}]}'
-    )
-
-    inventory = decode_inventory(text)
-
-    (gpu,) = inventory.gpus
-    assert (gpu.health, gpu.health_reason, gpu.health_since) == (Health.FAULTY, "Xid 79", None)
-    assert (inventory.withheld, inventory.boot, inventory.trouble) == ((), None, "")
-
 
 DEVICES = UUIDS | MIG_UUIDS
 EPOCHS = st.integers(0, 2**31 - 1)
