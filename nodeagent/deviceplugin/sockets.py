@@ -22,19 +22,22 @@ _Sight = frozenset[tuple[str, int, int, bool]]
 
 
 class SocketWatch:
-    """Calls `on_change` when the folder looks different from the last time; our sockets aside."""
+    """Calls `on_change` when the folder looks different from the last time; our sockets aside.
+
+    The first time is when this is made, so that nothing is missed before `run`.
+    """
 
     def __init__(self, folder: Path, on_change: Callable[[], None]) -> None:
         self._folder = folder
         self._on_change = on_change
+        self._seen = look(folder)
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set."""
-        seen = look(self._folder)
         while not stop.wait(_TICK):
             now = look(self._folder)
-            if now != seen:
-                seen = now
+            if now != self._seen:
+                self._seen = now
                 self._on_change()
 
 

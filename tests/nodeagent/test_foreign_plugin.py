@@ -90,7 +90,8 @@ def test_sockets_of_others_are_found_and_asked(kubelet: FakeKubelet) -> None:
 def test_a_death_is_noticed_though_no_file_changes(kubelet: FakeKubelet) -> None:
     changed, stop = threading.Event(), threading.Event()
     with Foreign(kubelet.folder, ["GPU-0"]) as plugin:
-        thread = threading.Thread(target=SocketWatch(kubelet.folder, changed.set).run, args=(stop,))
+        watch = SocketWatch(kubelet.folder, changed.set)
+        thread = threading.Thread(target=watch.run, args=(stop,))
         thread.start()
         try:
             plugin.kill()
