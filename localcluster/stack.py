@@ -79,12 +79,15 @@ class Stack:
         """Where the `webhook` or `extender` serves /healthz, /readyz and /metrics."""
         return f"http://{_LOOPBACK}:{self._ports[f'{part}-side']}"
 
-    def install(self) -> None:
-        """Apply the objects, issue certificates, start webhook and extender, set the scheduler."""
+    def install(self, webhook: Mapping[str, str | None] | None = None) -> None:
+        """Apply the objects, issue certificates, start webhook and extender, set the scheduler.
+
+        `webhook` are options of it, given beside those of the shipped manifest.
+        """
         self.cluster.apply(shipped.cluster_objects(self.variant))
         self.cluster.apply(shipped.admission(self.webhook_url))
         self.issue_certificates()
-        self.start_webhook()
+        self.start_webhook(webhook)
         if self.variant is Variant.BASE:
             self.start_extender()
             self.use_extender()
