@@ -12,11 +12,10 @@ from typing import Any
 
 from gpus.model import GPU_RESOURCE
 from webhook.mutate import Mutated, Mutator, Refused
+from webhook.policy import NVIDIA
 from webhook.shape import Raw
 
 _NAME = "canary"
-#: RuntimeClasses with such names are known to the configuration's conditions.
-_NVIDIA = "nvidia"
 _CONTAINER = {
     "image": "gpudetour-canary:never-started",
     "securityContext": {
@@ -51,7 +50,8 @@ def trial_pods(mutator: Mutator) -> Iterator[TrialPod]:
         mutate=mutator.mutate,
     )
     runtime = mutator.policy.runtime_class
-    if runtime.startswith(_NVIDIA) and runtime in mutator.runtime_classes():
+    # The configuration's conditions know RuntimeClasses by their names alone.
+    if runtime.startswith(NVIDIA) and runtime in mutator.runtime_classes():
         yield TrialPod(
             webhook="runtime.gpudetour.io",
             kind="pods with NVIDIA's runtime",

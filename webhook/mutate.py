@@ -23,11 +23,9 @@ from kube.objects import Pod
 from webhook import ephemeral, faults, serving
 from webhook.containers import all_with_devices, devices_from
 from webhook.forged import without_forged
-from webhook.policy import Policy
+from webhook.policy import NVIDIA, Policy
 from webhook.shape import Container, Raw, ShapeError, Spec, check
 
-#: RuntimeClass names and handlers that start so are NVIDIA's (nvidia, nvidia-cdi, nvidia-legacy).
-_NVIDIA = "nvidia"
 #: Kubelet's image of a pod that it runs from a file (core/v1 MirrorPodAnnotationKey). A change
 #: would not reach the node, a refusal would only hide the pod; and kubelet starts no pod that has
 #: this annotation, whoever wrote it.
@@ -129,7 +127,7 @@ class Mutator:
             return False
         name = spec.runtime_class_name or ""
         handler = self.runtime_classes().get(name, "")
-        return name.startswith(_NVIDIA) or handler.startswith(_NVIDIA)
+        return name.startswith(NVIDIA) or handler.startswith(NVIDIA)
 
     def _may_use_nvidia(self, pod: Pod, spec: Spec) -> bool:
         """Tell whether a pod can run with NVIDIA's runtime where that is the default one."""

@@ -1,8 +1,14 @@
-"""What an admin may choose about pods. Values only; where they come from is `webhook.settings`."""
+"""What an admin may choose about pods, and what tells NVIDIA's runtimes. Values only.
+
+Where the choices come from is `webhook.settings`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+#: RuntimeClass names and handlers that start so are NVIDIA's (nvidia, nvidia-cdi, nvidia-legacy).
+NVIDIA = "nvidia"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
