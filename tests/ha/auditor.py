@@ -101,7 +101,10 @@ class Auditor:
         """Return when `done` holds after an event; AssertionError when time is up."""
         with self._changed:
             if not self._changed.wait_for(done, timeout):
-                raise AssertionError(f"{what}: not within {timeout:g} s")
+                waiting = len(self.waiting())
+                raise AssertionError(
+                    f"{what}: not within {timeout:g} s; {waiting} of {self.living()} pods wait"
+                )
 
     def next_bind(self, *, epoch: int, since: float, timeout: float) -> float:
         """Wait for the first Binding of a later epoch after a moment; return when it was seen."""

@@ -97,24 +97,30 @@ class Load:
                 self._rate = 0.0
 
     @contextmanager
-    def nothing_ends(self) -> Iterator[None]:
+    def nothing_ends(self) -> Iterator[Callable[[], None]]:
         """Keep all pods: while the auditor's watch is cut, no GPU may change hands unseen.
 
-        Begins when there is room for those that will be bound meanwhile.
+        Begins when there is room for those that will be bound meanwhile. Half of it is kept back,
+        however long it takes, until what is yielded is called: so there is something to bind then.
         """
         with self._changed:
             self._limit = _LIVING // 2
             while self._auditor.living() > self._limit:
                 self._changed.wait(_STEP)
             self._ending = False
-            self._limit = _LIVING
+            self._limit = _LIVING * 3 // 4
             self._changed.wait_for(lambda: not self._busy)
         try:
-            yield
+            yield lambda: self._let_live(_LIVING)
         finally:
             with self._changed:
                 self._ending = True
-                self._changed.notify_all()
+            self._let_live(_LIVING)
+
+    def _let_live(self, limit: int) -> None:
+        with self._changed:
+            self._limit = limit
+            self._changed.notify_all()
 
     def _create(self) -> None:
         while self._turn_to_create():
@@ -129,13 +135,16 @@ class Load:
         with self._changed:
             while not self._stop:
                 now = time.monotonic()
-                if self._rate and now >= self._next:
-                    crowded = self._auditor.living() >= self._limit
+                crowded = self._auditor.living() >= self._limit
+                if crowded and not self._ending:
+                    self._changed.wait(_STEP)
+                elif self._rate and now >= self._next:
                     rate = min(self._rate, _TRICKLE) if crowded else self._rate
                     # What was missed is made up for, a little.
                     self._next = max(self._next, now - _CATCH_UP) + 1 / rate
                     return True
-                self._changed.wait(max(_STEP, self._next - now) if self._rate else None)
+                else:
+                    self._changed.wait(max(_STEP, self._next - now) if self._rate else None)
         return False
 
     def _end(self) -> None:

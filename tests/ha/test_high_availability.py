@@ -187,10 +187,11 @@ def test_no_epoch_comes_back_when_nobody_is_left_who_knows_it(site: Site) -> Non
 def test_binding_goes_on_after_a_restart_of(
     site: Site, measures: Measures, part: Restartable
 ) -> None:
-    with site.load.nothing_ends():
+    with site.load.nothing_ends() as go_on:
         steps = Steps(site.leader())
         killed = time.monotonic()
         site.cluster.restart(part)
+        go_on()
         steps.pass_on()
         site.bind_some(10, since=killed)
         measures.note(f"SIGKILL of {part}: longest pause", site.longest_pause(killed))
@@ -208,7 +209,7 @@ def test_watches_that_are_cut_go_on_where_they_were(site: Site) -> None:
 def test_a_watch_from_before_a_compaction_is_begun_anew(site: Site, measures: Measures) -> None:
     leader = site.leader()
     before = began_anew(leader)
-    with site.load.nothing_ends():
+    with site.load.nothing_ends() as go_on:
         watches = leader.api.keep(watch, count=99)
         leader.api.cut_watches()
         watches.wait(2)
@@ -216,6 +217,7 @@ def test_a_watch_from_before_a_compaction_is_begun_anew(site: Site, measures: Me
         site.cluster.compact_etcd()
         killed = time.monotonic()
         site.cluster.restart("kube-apiserver")  # whose memory would still reach back
+        go_on()
         watches.pass_on()
         site.bind_some(10, since=killed)
         measures.note("410 on every watch: longest pause", site.longest_pause(killed))
