@@ -72,14 +72,13 @@ def run(settings: Settings) -> None:
     registry = new_registry("node-agent")
     wake = threading.Event()
     watches = _Watches(client, settings, on_change=wake.set)
-    metrics = Metrics(registry)
     gpus = GpuWatch(
         Path(settings.driver_root),
         rules=settings.rules(),
         on_change=wake.set,
-        on_xid=metrics.note_xid,
         now=lambda: Moment(time.monotonic(), datetime.now(UTC)),
     )
+    metrics = Metrics(registry, node=settings.node_name, figures=gpus.telemetry.read)
     dra = DraWatch(client, settings.node_name, on_change=wake.set)
     handover = HandoverCell()
     plugins = PluginSet(
@@ -110,7 +109,7 @@ def run(settings: Settings) -> None:
     )
     side_port.start()
     watches.spawn(lifecycle)
-    gpus.spawn(lifecycle)
+    gpus.spawn(lifecycle, on_xid=metrics.note_xid)
     lifecycle.spawn("dra", dra.run)
     sockets = SocketWatch(Path(settings.device_plugin_dir), wake.set)
     lifecycle.spawn("sockets", sockets.run)

@@ -18,7 +18,7 @@ from nodeagent.deviceplugin.allocation import DeviceList, Handover
 from nodeagent.deviceplugin.devices import device_of, withheld
 from nodeagent.deviceplugin.plugins import PluginSet
 from nodeagent.deviceplugin.preparation import Preparation, Ways
-from nodeagent.metrics import Metrics
+from nodeagent.metrics import Metrics, Shown
 from nodeagent.node import OwnNode, condition_of, gpu_capacity, reference
 from nodeagent.observer import Observed, Observer
 from nodeagent.path import Cause, Decision, decide, with_handover
@@ -208,7 +208,16 @@ class Agent:
         parts.publisher.publish(node, said)
         parts.metrics.writes.inc(parts.publisher.writes - before)
         held = {device_of(device) for device in observed.held}
-        parts.metrics.show(inventory, decision.path, held=len(held))
+        parts.metrics.show(
+            Shown(
+                inventory=inventory,
+                path=decision.path,
+                cause=str(decision.cause),
+                served=said.condition.status if said.condition is not None else None,
+                held=len(held),
+                given=observed.given,
+            )
+        )
         if self._told is None:
             self._told = _published_inventory(node)
         messages = list(health_events(self._told, inventory))

@@ -26,6 +26,8 @@ class Holders:
 
     held: Mapping[DeviceId, Holder | PodUid]
     uids: Mapping[DeviceId, PodUid]
+    #: Devices and the containers to which kubelet says it gave them, where it says anything.
+    given: frozenset[tuple[DeviceId, Holder]] = frozenset()
     #: Names in kubelet's answer that no device can have.
     strange: tuple[str, ...] = ()
 
@@ -63,7 +65,8 @@ class HolderMemory:
             written = {(device_of(device), uid) for device, uid in recorded.items()}
             uids = {d: uid for d, uid in self._last.items() if (d, uid) in written} | uids
         self._last = uids
-        return Holders(held=held, uids=uids, strange=tuple(strange[:_SHOWN]))
+        given = _given(resources) if resources is not None else frozenset()
+        return Holders(held=held, uids=uids, given=given, strange=tuple(strange[:_SHOWN]))
 
     def _uid(
         self, device: DeviceId, holder: Holder | PodUid, recorded: Mapping[DeviceId, PodUid]
@@ -80,6 +83,16 @@ def _listed(resources: Resources) -> Mapping[DeviceId, Holder | PodUid]:
         if is_served_resource(name)
         for device, holder in devices.items()
     }
+
+
+def _given(resources: Resources) -> frozenset[tuple[DeviceId, Holder]]:
+    return frozenset(
+        (device_of(device), holder)
+        for name, devices in resources.held.items()
+        if is_served_resource(name)
+        for device, holder in devices.items()
+        if is_holder_id(device_of(device))
+    )
 
 
 def _recorded(checkpoint: Checkpoint | None) -> dict[DeviceId, PodUid]:

@@ -29,7 +29,7 @@ from nodeagent.node import (
 )
 from nodeagent.path import Observation
 from nodeagent.podresources.checkpoint import Checkpoint, CheckpointError, read_checkpoint
-from nodeagent.podresources.client import PodResources, PodResourcesError, Resources
+from nodeagent.podresources.client import Holder, PodResources, PodResourcesError, Resources
 from nodeagent.pods import NodePods
 from nodeagent.reader import Reading
 from nodeagent.report import OwnOffer
@@ -52,6 +52,8 @@ class Observed:
     in_use: Mapping[DeviceId, PodUid]
     #: Devices that pods of either path hold; of shared ones, the replicas too.
     held: frozenset[DeviceId]
+    #: Those devices with the containers that hold them, as far as they are known by name.
+    given: frozenset[tuple[DeviceId, Holder]]
     #: What our plugin has to offer.
     offers: Mapping[ResourceName, Offer]
     plugin: OwnOffer
@@ -148,6 +150,7 @@ class Observer:
                 {*self._pods.assigned(), *holders.held, *map(device_of, holders.held)}
                 | holders.uids.keys()
             ),
+            given=holders.given | self._pods.given(),
             offers=found,
             plugin=OwnOffer(
                 offering=self._choices.offering,

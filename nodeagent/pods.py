@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpus.annotations import ASSIGNED, AnnotationError, decode_assigned
 from gpus.model import DeviceId, PodUid
 from kube.objects import Pod
 from kube.watch import Event, EventKind
+from nodeagent.podresources.client import Holder
 
 _ENDED = ("Succeeded", "Failed")
 
@@ -54,6 +55,22 @@ class NodePods:
             pods = list(self._pods.values())
         return frozenset(device for pod in pods for device in _assigned(pod))
 
+    def given(self) -> frozenset[tuple[DeviceId, Holder]]:
+        """Return those devices with the containers to which they were given."""
+        with self._lock:
+            pods = list(self._pods.values())
+        return frozenset(
+            (
+                device,
+                Holder(
+                    namespace=pod.metadata.namespace, pod=pod.metadata.name, container=container
+                ),
+            )
+            for pod in pods
+            for container, devices in _containers(pod).items()
+            for device in devices
+        )
+
     def uid_of(self, namespace: str, name: str) -> PodUid | None:
         """Return the UID of a live pod by its name."""
         with self._lock:
@@ -64,10 +81,14 @@ class NodePods:
 
 
 def _assigned(pod: Pod) -> frozenset[DeviceId]:
+    return frozenset(device for devices in _containers(pod).values() for device in devices)
+
+
+def _containers(pod: Pod) -> Mapping[str, tuple[DeviceId, ...]]:
     try:
-        return decode_assigned((pod.metadata.annotations or {}).get(ASSIGNED, "")).devices()
+        return decode_assigned((pod.metadata.annotations or {}).get(ASSIGNED, "")).containers
     except AnnotationError:
-        return frozenset()
+        return {}
 
 
 def _on_annotation_path(pod: Pod) -> bool:

@@ -11,6 +11,7 @@ from nodeagent.inventory.events import XidEvent, XidWatcher
 from nodeagent.inventory.keeper import Rules, node_keeper
 from nodeagent.inventory.nvml import NvmlSource
 from nodeagent.inventory.standing import Moment
+from nodeagent.inventory.telemetry import Telemetry
 from nodeagent.reader import InventoryReader
 from service.lifecycle import Lifecycle
 
@@ -28,10 +29,9 @@ class GpuWatch:
         *,
         rules: Rules,
         on_change: Callable[[], None],
-        on_xid: Callable[[XidEvent], None],
         now: Callable[[], Moment],
     ) -> None:
-        """`on_change` is told when something is different, `on_xid` of every Xid."""
+        """`on_change` is told when something is different."""
         self._nvml = NvmlSource(
             driver_root,
             policy=rules.health,
@@ -42,16 +42,17 @@ class GpuWatch:
         self._keeper = node_keeper(
             driver_root, self._nvml, rules=rules, now=now, boot=kernel.boot_id()
         )
-        self._on_xid = on_xid
         self.reader = InventoryReader(self._keeper, interval=READ_EVERY, on_change=on_change)
+        self.telemetry = Telemetry(self._nvml.session)
 
-    def spawn(self, lifecycle: Lifecycle) -> None:
-        """Start the threads."""
-        watcher = XidWatcher(self._nvml.session, self._heard, on_lost=self.reader.wake)
+    def spawn(self, lifecycle: Lifecycle, *, on_xid: Callable[[XidEvent], None]) -> None:
+        """Start the threads; `on_xid` is told of every Xid."""
+
+        def heard(event: XidEvent) -> None:
+            self._keeper.report(event)
+            on_xid(event)
+            self.reader.wake()
+
+        watcher = XidWatcher(self._nvml.session, heard, on_lost=self.reader.wake)
         lifecycle.spawn("inventory", self.reader.run, wake=self.reader.wake)
         lifecycle.spawn("xid", watcher.run)
-
-    def _heard(self, event: XidEvent) -> None:
-        self._keeper.report(event)
-        self._on_xid(event)
-        self.reader.wake()

@@ -32,6 +32,8 @@ RECOVERY_ACTION_FIELD = int(pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION)
 UNCORRECTED = int(pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED)
 VOLATILE = int(pynvml.NVML_VOLATILE_ECC)
 GPU_TEMPERATURE = int(pynvml.NVML_TEMPERATURE_GPU)
+#: For nvmlDeviceGetMemoryInfo: with it, what the driver keeps for itself is not called used.
+MEMORY_VERSION = pynvml.nvmlMemory_v2
 AFFINITY_NODE = int(pynvml.NVML_AFFINITY_SCOPE_NODE)
 MOST_NVLINKS = int(pynvml.NVML_NVLINK_MAX_LINKS)
 NVLINK_TO_SWITCH = int(pynvml.NVML_NVLINK_DEVICE_TYPE_SWITCH)

@@ -17,7 +17,7 @@ from nodeagent.inventory.binding import (
     value,
 )
 from nodeagent.inventory.standing import Verdict
-from nodeagent.inventory.xids import HealthPolicy
+from nodeagent.inventory.xids import HealthPolicy, xid_of
 
 #: NVML_GPU_RECOVERY_ACTION_*; 0 is none.
 _RECOVERY_ACTIONS = {
@@ -32,6 +32,14 @@ _RECOVERY_ACTIONS = {
 
 ECC_REASON = "uncorrected ECC errors: reset the GPU"
 ROWS_REASON = "row remapping failed: the card's memory is worn out, replace it"
+_ACTION_REASON = "the driver asks to "
+_HEAT_REASON = " °C or hotter: see to its cooling"
+#: How reasons begin, and what they are called where there is room for one word.
+_KINDS = (
+    (ECC_REASON, "ecc"),
+    (ROWS_REASON, "row_remapping"),
+    (_ACTION_REASON, "recovery_action"),
+)
 
 
 def hardware_health(handle: Handle, policy: HealthPolicy) -> Verdict:
@@ -48,12 +56,26 @@ def hardware_health(handle: Handle, policy: HealthPolicy) -> Verdict:
 
 def recovery_reason(action: str) -> str:
     """The reason of a driver that asks for something to be done."""
-    return f"the driver asks to {action}"
+    return f"{_ACTION_REASON}{action}"
 
 
 def heat_reason(limit: int) -> str:
     """The reason of a GPU that is too hot."""
-    return f"{limit} °C or hotter: see to its cooling"
+    return f"{limit}{_HEAT_REASON}"
+
+
+def kind_of(health: Health, reason: str) -> str:
+    """What is wrong in a word that never holds names or times; empty of a healthy GPU."""
+    if health is Health.HEALTHY:
+        return ""
+    if (xid := xid_of(reason)) is not None:
+        return f"xid_{xid}"
+    if reason.partition(";")[0].endswith(_HEAT_REASON):
+        return "temperature"
+    for start, kind in _KINDS:
+        if reason.startswith(start):
+            return kind
+    return "no_answer" if health is not Health.FAULTY else "other"
 
 
 def _counters(handle: Handle) -> str | None:

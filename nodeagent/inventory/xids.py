@@ -43,10 +43,15 @@ def xid_reason(xid: int) -> str:
     return f"Xid {xid}: {meaning}"
 
 
+def xid_of(reason: str) -> int | None:
+    """The Xid that a reason of `xid_reason` tells of; None of any other reason."""
+    match = _REASON.match(reason)
+    return int(match[1]) if match else None
+
+
 def weight_of(reason: str) -> float:
     """How many times longer than usual a GPU must be quiet after a failure of this reason."""
-    match = _REASON.match(reason)
-    return _RESET_WEIGHT if match and int(match[1]) in _NEED_A_RESET else 1.0
+    return _RESET_WEIGHT if xid_of(reason) in _NEED_A_RESET else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ class Running:
                 preparation=Preparation(CdiSpec(self.cdi, roots), roots),
                 publisher=Publisher(client, "n1"),
                 events=events,
-                metrics=Metrics(CollectorRegistry()),
+                metrics=Metrics(CollectorRegistry(), node="node1", figures=lambda _: {}),
                 known=reader.tried.is_set,
                 ways=lambda _node: self.ways,
             )
