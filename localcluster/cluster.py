@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -22,9 +23,10 @@ from localcluster.guard import Guard
 from localcluster.image.make import image_archives
 from localcluster.kubeconfig import write_kubeconfig
 from localcluster.layout import Layout, Ports, Remembered
+from localcluster.node.enclosure import ADDRESS, Enclosure
 from localcluster.node.machine import check_rights
+from localcluster.node.real import ENCLOSED_PARTS, RealNode, check_place, remove_node
 from localcluster.node.real import PARTS as NODE_PARTS
-from localcluster.node.real import RealNode, check_place, remove_node
 from localcluster.node.slot import going_down, going_up
 from localcluster.parts.locks import exclusive
 from localcluster.parts.obtain import ensure
@@ -48,7 +50,8 @@ class LocalCluster:
     """A cluster that this object starts and ends, or one that another run started.
 
     As a context manager it starts the cluster and takes it down at the end, also when this process
-    is killed.
+    is killed. An `enclosed` one has a real node with a pod network and Services, in namespaces of
+    its own (`localcluster.node.enclosure`).
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LocalCluster:
         state: Path | None = None,
         *,
         node: bool = False,
+        enclosed: bool = False,
         options: ControlPlaneOptions | None = None,
         settings: Settings | None = None,
         progress: Progress | None = None,
@@ -63,7 +67,10 @@ class LocalCluster:
         self._settings = settings or default_settings()
         self._progress = progress or SilentProgress()
         self._options = options or ControlPlaneOptions()
-        self._with_node = node
+        if enclosed:
+            self._options = replace(self._options, advertised=ADDRESS)
+        self._with_node = node or enclosed
+        self._enclosed = enclosed
         self._layout = Layout((state or self._settings.state).absolute())
         self._guard: Guard | None = None
         self._client: ApiClient | None = None
@@ -93,7 +100,8 @@ class LocalCluster:
         """
         if self._with_node:
             check_rights()
-        wanted = [*CONTROL_PLANE_PARTS, *(NODE_PARTS if self._with_node else ())]
+        node_parts = ENCLOSED_PARTS if self._enclosed else NODE_PARTS
+        wanted = [*CONTROL_PLANE_PARTS, *(node_parts if self._with_node else ())]
         programs = dict(ensure(wanted, settings=self._settings, progress=self._progress))
         ports = dict(zip(Ports.names(), free_ports(len(Ports.names())), strict=True))
         with ExitStack() as held:
@@ -103,6 +111,9 @@ class LocalCluster:
             try:
                 if guarded:
                     self._guard = Guard(self.state, environment=self._settings.environment)
+                if self._enclosed:
+                    enclosure = Enclosure(self._layout, processes=self.processes)
+                    enclosure.start(ports.values())
                 self._control_plane.start(self._options)
                 if slot is not None:
                     images = image_archives(self._settings, progress=self._progress)

@@ -42,6 +42,10 @@ class ControlPlaneOptions:
     """A KubeSchedulerConfiguration; the connection to the API server is filled in."""
     node_lifecycle: bool = True
     """False keeps nodes ready that send no heartbeats, and evicts nothing."""
+    advertised: str | None = None
+    """An address by which nodes and pods reach the API server: the endpoint of the Service
+    `kubernetes`. It then serves on all addresses, so this is for a network namespace of its own.
+    """
     apiserver_args: Sequence[str] = ()
     """Appended to kube-apiserver's command line."""
     audit_policy: Path | None = None
@@ -189,7 +193,7 @@ class ControlPlane:
                 f"--etcd-cafile={ca}",
                 f"--etcd-certfile={pki / 'etcd-client.crt'}",
                 f"--etcd-keyfile={pki / 'etcd-client.key'}",
-                f"--bind-address={_LOOPBACK}",
+                *_reached_by(options.advertised),
                 f"--secure-port={self._ports.apiserver}",
                 f"--tls-cert-file={pki / 'kube-apiserver.crt'}",
                 f"--tls-private-key-file={pki / 'kube-apiserver.key'}",
@@ -204,8 +208,6 @@ class ControlPlane:
                 f"--service-account-key-file={pki / 'service-accounts.pub'}",
                 f"--service-account-signing-key-file={pki / 'service-accounts.key'}",
                 f"--service-cluster-ip-range={_SERVICE_RANGE}",
-                # A loopback address is no valid endpoint of the `kubernetes` service.
-                "--endpoint-reconciler-type=none",
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
                 "--allow-privileged=true",
@@ -244,6 +246,13 @@ class ControlPlane:
             ],
             grace=0,
         )
+
+
+def _reached_by(address: str | None) -> list[str]:
+    if address is None:
+        # A loopback address is no valid endpoint of the `kubernetes` service.
+        return [f"--bind-address={_LOOPBACK}", "--endpoint-reconciler-type=none"]
+    return [f"--advertise-address={address}"]
 
 
 def _api_ready(api: ApiClient) -> bool:

@@ -12,7 +12,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -20,10 +19,11 @@ from typing import Self
 
 import urllib3
 
+from localcluster.carrying import carry, shut
+
 _LOOPBACK = "127.0.0.1"
 #: Seconds for opening a connection to a replica that was ready a moment ago.
 _CONNECT_TIMEOUT = 5.0
-_CHUNK = 64 * 1024
 #: struct linger: on, for no time at all; closing then resets the connection.
 _RESET = struct.pack("ii", 1, 0)
 
@@ -81,7 +81,7 @@ class Front:
         self._listener.shutdown(socket.SHUT_RDWR)
         with self._lock:
             for connection in self._open:
-                _shut(connection, socket.SHUT_RDWR)
+                shut(connection, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         self._listener.close()
@@ -134,26 +134,6 @@ class Front:
             if self._stop.is_set():
                 return
             self._open |= both
-        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
-        back.start()
-        _pump(client, server)
-        back.join()
+        carry(client, server)
         with self._lock:
             self._open -= both
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    """Carry bytes one way until their source ends or the target takes no more."""
-    try:
-        while data := source.recv(_CHUNK):
-            target.sendall(data)
-    except OSError:  # one side was reset: so is the other
-        _shut(source, socket.SHUT_RDWR)
-        _shut(target, socket.SHUT_RDWR)
-    else:
-        _shut(target, socket.SHUT_WR)
-
-
-def _shut(connection: socket.socket, how: int) -> None:
-    with suppress(OSError):  # not connected any more
-        connection.shutdown(how)

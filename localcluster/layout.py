@@ -116,6 +116,11 @@ class Layout:
         """Everything of the real node."""
         return self.state / "node"
 
+    @property
+    def enclosure(self) -> Path:
+        """What a cluster in an enclosure writes to the machine's folders."""
+        return self.state / "enclosure"
+
     def create(self, remembered: Remembered) -> None:
         """Make the folder and keep `remembered` in it; refuse a folder that holds anything else."""
         if self.marker.exists():

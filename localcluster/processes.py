@@ -29,6 +29,9 @@ exec "$@"
 """
 _TAIL_LINES = 15
 
+ENCLOSURE = "enclosure"
+"""The process whose network and mounts all those share that are started while it runs."""
+
 
 class ProcessDied(Exception):
     """A process ended by itself; the text holds its last log lines."""
@@ -59,12 +62,14 @@ class Processes:
         env: Mapping[str, str] | None = None,
         grace: float = 5.0,
         inherited: int | None = None,
+        outside: bool = False,
     ) -> int:
         """Start a program in its own session and give its process id.
 
         `env` is added to the inherited environment. `grace` is how many seconds it gets between
         SIGTERM and SIGKILL; 0 for programs whose state is thrown away anyway. `inherited` is a file
-        descriptor that stays open in it and its children.
+        descriptor that stays open in it and its children. `outside` keeps it out of the enclosure
+        where there is one.
         """
         if self.alive(name):
             raise ValueError(f"a process named {name} is running; stop it first")
@@ -72,9 +77,10 @@ class Processes:
         self.logs.mkdir(parents=True, exist_ok=True)
         record = self._path(name)
         record.unlink(missing_ok=True)
+        command = [*([] if outside else self._entering()), *map(str, argv)]
         with self.log(name).open("ab") as log:
             child = subprocess.Popen(
-                ["/bin/sh", "-c", _RECORD_THEN_RUN, str(record), str(grace), *map(str, argv)],
+                ["/bin/sh", "-c", _RECORD_THEN_RUN, str(record), str(grace), *command],
                 env={**self._environment, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -161,6 +167,13 @@ class Processes:
         except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+    def _entering(self) -> list[str]:
+        """The words before a command that make it run in the enclosure, if there is one."""
+        pid = self.pid(ENCLOSURE)
+        if pid is None:
+            return []
+        return ["nsenter", f"--net=/proc/{pid}/ns/net", f"--mount=/proc/{pid}/ns/mnt", "--"]
 
     def _path(self, name: str) -> Path:
         return self._run / f"{name}.process"

@@ -11,13 +11,16 @@ from localcluster.image.make import PAUSE_IMAGE
 
 POD_NETWORK = "10.244.0.0/24"
 _LOOPBACK = "127.0.0.1"
+_ANY = "0.0.0.0"  # noqa: S104 - every address of a network namespace that nothing else is in
+_MTU = 1500
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLayout:
-    """Paths below the node's folder."""
+    """Paths of the node: below its folder, or, in an enclosure, those that every machine has."""
 
     folder: Path
+    enclosed: bool = False
 
     @property
     def containerd_socket(self) -> Path:
@@ -27,6 +30,8 @@ class NodeLayout:
     @property
     def containerd_config(self) -> Path:
         """containerd's configuration."""
+        if self.enclosed:
+            return Path("/etc/containerd/config.toml")
         return self.folder / "containerd.toml"
 
     @property
@@ -42,7 +47,7 @@ class NodeLayout:
     @property
     def kubelet_root(self) -> Path:
         """Pods' volumes; the pod-resources socket lies below it."""
-        return self.folder / "kubelet"
+        return Path("/var/lib/kubelet") if self.enclosed else self.folder / "kubelet"
 
     @property
     def pod_resources_socket(self) -> Path:
@@ -57,7 +62,7 @@ class NodeLayout:
     @property
     def cdi(self) -> Path:
         """CDI specs that containerd reads."""
-        return self.folder / "cdi"
+        return Path("/run/cdi") if self.enclosed else self.folder / "cdi"
 
     @property
     def cni_config(self) -> Path:
@@ -68,6 +73,11 @@ class NodeLayout:
     def cni_data(self) -> Path:
         """The pod addresses in use."""
         return self.folder / "cni-addresses"
+
+    @property
+    def proxy_config(self) -> Path:
+        """kube-proxy's configuration."""
+        return self.folder / "kube-proxy.json"
 
     @property
     def host_paths(self) -> Path:
@@ -117,20 +127,48 @@ state = {_toml(layout.containerd_state)}
 
 
 def cni_conflist(layout: NodeLayout) -> str:
-    """A pod network of the loopback interface only: each pod gets an address, which no interface
-    carries.
+    """The pod network. In an enclosure each pod has an interface and a route from the node to it.
 
-    The address allocator alone is the whole chain, so that nothing is created outside of the pod.
+    Elsewhere it is the loopback interface only: each pod gets an address, which no interface
+    carries. The address allocator alone is the whole chain, so that nothing is created outside of
+    the pod.
     """
-    allocator = {
+    addresses = {
         "type": "host-local",
-        "ipam": {
-            "type": "host-local",
-            "dataDir": str(layout.cni_data),
-            "ranges": [[{"subnet": POD_NETWORK}]],
-        },
+        "dataDir": str(layout.cni_data),
+        "ranges": [[{"subnet": POD_NETWORK}]],
     }
-    return json.dumps({"cniVersion": "1.0.0", "name": "localcluster", "plugins": [allocator]})
+    if layout.enclosed:
+        # The default route only: the gateway is the node, and nothing lies beyond it.
+        routed = addresses | {"routes": [{"dst": "0.0.0.0/0"}]}
+        plugin = {"type": "ptp", "ipMasq": False, "mtu": _MTU, "ipam": routed}
+    else:
+        plugin = {"type": "host-local", "ipam": addresses}
+    return json.dumps({"cniVersion": "1.0.0", "name": "localcluster", "plugins": [plugin]})
+
+
+def kube_proxy_configuration(*, kubeconfig: Path, node: str) -> str:
+    """A KubeProxyConfiguration that keeps to iptables and leaves the kernel's settings alone."""
+    configuration = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": str(kubeconfig)},
+        "hostnameOverride": node,
+        "mode": "iptables",
+        "detectLocalMode": "ClusterCIDR",
+        "clusterCIDR": POD_NETWORK,
+        # Sizes of the whole machine's table.
+        "conntrack": {
+            "maxPerCore": 0,
+            "min": 0,
+            "tcpEstablishedTimeout": "0s",
+            "tcpCloseWaitTimeout": "0s",
+        },
+        "iptables": {"localhostNodePorts": False, "minSyncPeriod": "0s", "syncPeriod": "30s"},
+        "healthzBindAddress": f"{_LOOPBACK}:10256",
+        "metricsBindAddress": f"{_LOOPBACK}:10249",
+    }
+    return json.dumps(configuration, indent=2)
 
 
 def kubelet_configuration(layout: NodeLayout, *, pki: Path, port: int) -> str:
@@ -138,7 +176,7 @@ def kubelet_configuration(layout: NodeLayout, *, pki: Path, port: int) -> str:
     configuration = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "address": _LOOPBACK,
+        "address": _ANY if layout.enclosed else _LOOPBACK,
         "port": port,
         "readOnlyPort": 0,
         "healthzPort": 0,

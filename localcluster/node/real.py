@@ -18,8 +18,10 @@ from localcluster.node.configuration import (
     NodeLayout,
     cni_conflist,
     containerd_toml,
+    kube_proxy_configuration,
     kubelet_configuration,
 )
+from localcluster.node.enclosure import ADDRESS, Enclosure
 from localcluster.node.machine import (
     DEVICE_PLUGINS,
     NodeError,
@@ -45,7 +47,10 @@ PARTS = (
 )
 """The programs that this tier needs beside those of the control plane."""
 
-_ADDRESS = "127.0.0.1"
+ENCLOSED_PARTS = (*PARTS, "kube-proxy", "ptp")
+"""The programs of the node that has a pod network and Services."""
+
+_LOOPBACK = "127.0.0.1"
 _PATIENCE = 60.0
 _LONGEST_SOCKET_PATH = 107
 """Bytes in sun_path of unix(7), without the closing zero."""
@@ -55,8 +60,6 @@ class RealNode:
     """The real node of one cluster. At most one can be on a machine."""
 
     name = NAME
-    device_plugins = DEVICE_PLUGINS
-    """The folder of kubelet's device plugin sockets."""
 
     def __init__(
         self,
@@ -68,11 +71,18 @@ class RealNode:
         processes: Processes,
     ) -> None:
         self._cluster = layout
-        self._layout = NodeLayout(layout.node)
+        self._enclosure = Enclosure(layout, processes=processes)
+        self._layout = NodeLayout(layout.node, enclosed=layout.enclosure.exists())
+        self._address = ADDRESS if self._layout.enclosed else _LOOPBACK
         self._control_plane = control_plane
         self._port = port
         self._programs = programs
         self._processes = processes
+
+    @property
+    def root(self) -> Path:
+        """The node's root folder, as this process reaches it."""
+        return self._enclosure.root
 
     @property
     def containerd_socket(self) -> Path:
@@ -80,14 +90,19 @@ class RealNode:
         return self._layout.containerd_socket
 
     @property
+    def device_plugins(self) -> Path:
+        """The folder of kubelet's device plugin sockets."""
+        return self._seen(DEVICE_PLUGINS)
+
+    @property
     def cdi(self) -> Path:
         """The folder in which containerd looks for CDI specs."""
-        return self._layout.cdi
+        return self._seen(self._layout.cdi)
 
     @property
     def pod_resources_socket(self) -> Path:
         """kubelet's PodResources API."""
-        return self._layout.pod_resources_socket
+        return self._seen(self._layout.pod_resources_socket)
 
     def start(self, *, images: Sequence[Path], search_path: str, slot: int) -> None:
         """Start containerd with these image archives, then kubelet; return when the node is ready.
@@ -108,6 +123,8 @@ class RealNode:
             api.patch(f"/api/v1/nodes/{NAME}", {"spec": {"taints": None}})
         finally:
             api.close()
+        if self._layout.enclosed:
+            self._start_proxy()
 
     def start_kubelet(self) -> None:
         """Start kubelet and return when it has reported itself ready and takes device plugins."""
@@ -137,7 +154,7 @@ class RealNode:
                 return (
                     _is_ready(node)
                     and _heartbeat(node) != before
-                    and socket_answers(DEVICE_PLUGINS / "kubelet.sock")
+                    and socket_answers(self.device_plugins / "kubelet.sock")
                     and _knows_its_pods(kubelet, api)
                 )
 
@@ -162,7 +179,7 @@ class RealNode:
         after it stopped (pkg/kubelet/cm/devicemanager, endpoint.go).
         """
         self.stop_kubelet()
-        (DEVICE_PLUGINS / "kubelet_internal_checkpoint").unlink(missing_ok=True)
+        (self.device_plugins / "kubelet_internal_checkpoint").unlink(missing_ok=True)
         self.start_kubelet()
 
     def ctr(self, *arguments: str) -> str:
@@ -180,21 +197,26 @@ class RealNode:
 
     def _configure(self) -> None:
         layout, pki = self._layout, self._cluster.pki
-        for folder in (layout.cdi, layout.cni_config):
-            folder.mkdir()
+        for folder in (self.cdi, layout.cni_config, self._seen(layout.containerd_config).parent):
+            folder.mkdir(exist_ok=True)
         authority = self._control_plane.authority
-        authority.issue("kubelet-serving", common_name=NAME, hosts=[_ADDRESS])
+        hosts = sorted({self._address, _LOOPBACK})
+        authority.issue("kubelet-serving", common_name=NAME, hosts=hosts)
         self._control_plane.kubeconfig_for(
             f"system:node:{NAME}", ["system:nodes"], target=self._cluster.kubeconfig("kubelet")
         )
         containerd = containerd_toml(
             layout,
             runc=self._programs["runc"],
-            cni_plugins={self._programs[name].parent for name in ("host-local", "loopback")},
+            cni_plugins={
+                self._programs[name].parent
+                for name in ("host-local", "loopback", "ptp")
+                if name in self._programs
+            },
             restrict_oom_score=oom_score_is_restricted(),
         )
         kubelet = kubelet_configuration(layout, pki=pki, port=self._port)
-        write_atomically(layout.containerd_config, containerd.encode())
+        write_atomically(self._seen(layout.containerd_config), containerd.encode())
         write_atomically(layout.kubelet_config, kubelet.encode())
         write_atomically(
             layout.cni_config / "10-localcluster.conflist", cni_conflist(layout).encode()
@@ -213,9 +235,26 @@ class RealNode:
             "containerd", lambda: socket_answers(self.containerd_socket), timeout=_PATIENCE
         )
 
+    def _start_proxy(self) -> None:
+        kubeconfig = self._cluster.kubeconfig("kube-proxy")
+        self._control_plane.kubeconfig_for("system:kube-proxy", target=kubeconfig)
+        configuration = kube_proxy_configuration(kubeconfig=kubeconfig, node=NAME)
+        write_atomically(self._layout.proxy_config, configuration.encode())
+        self._processes.start(
+            "kube-proxy",
+            [self._programs["kube-proxy"], f"--config={self._layout.proxy_config}"],
+            grace=0,
+        )
+
+    def _seen(self, path: Path) -> Path:
+        """How this process reaches a path of the node that may lie in the enclosure."""
+        if path.is_relative_to(self._cluster.state):
+            return path
+        return self._enclosure.inside(path)
+
     def _create_object(self, api: ApiClient) -> None:
         addresses = [
-            {"type": "InternalIP", "address": _ADDRESS},
+            {"type": "InternalIP", "address": self._address},
             {"type": "Hostname", "address": NAME},
         ]
         node = {

@@ -19,6 +19,7 @@ CONTAINERD = "2.1.5"
 RUNC = "1.3.3"
 CNI = "1.9.1"
 KWOK = "0.8.0"
+HELM = "3.22.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,10 @@ def architecture() -> str:
 
 def catalogue(arch: str) -> MappingProxyType[str, Part]:
     """All programs by name, with downloads for processor `arch`."""
-    parts = (*_kubernetes(arch), _etcd(arch), *_containerd(arch), _runc(arch), *_cni(arch), _kwok())
+    parts = (
+        *(*_kubernetes(arch), _etcd(arch), *_containerd(arch), _runc(arch), *_cni(arch)),
+        *(_kwok(), _helm(arch)),
+    )
     return MappingProxyType({part.name: part for part in parts})
 
 
@@ -140,6 +144,7 @@ def _kubernetes(arch: str) -> tuple[Part, ...]:
         part("kube-controller-manager"),
         part("kube-scheduler"),
         part("kubelet"),
+        part("kube-proxy"),
         part("kubectl", "version", "--client", pattern=rf"^Client Version: v{KUBERNETES}\s*$"),
     )
 
@@ -219,7 +224,7 @@ def _cni(arch: str) -> tuple[Part, ...]:
             package=f"{module}/plugins/{kind}/{name}",
             release=Release(url=archive, checksum_url=f"{archive}.sha256", member=f"./{name}"),
         )
-        for kind, name in (("ipam", "host-local"), ("main", "loopback"))
+        for kind, name in (("ipam", "host-local"), ("main", "loopback"), ("main", "ptp"))
     )
 
 
@@ -232,4 +237,32 @@ def _kwok() -> Part:
         package=f"{module}/cmd/kwok",
         version_arguments=("--version",),
         version_pattern=rf"v?{KWOK}(\s|$)".replace(".", r"\."),
+    )
+
+
+def _helm(arch: str) -> Part:
+    url = f"https://get.helm.sh/helm-v{HELM}-linux-{arch}.tar.gz"
+    module = "helm.sh/helm/v3"
+    major, minor, _patch = KUBERNETES.split(".")
+    # The version of Kubernetes for which charts are rendered where no cluster is asked.
+    settings = [f"{module}/internal/version.version=v{HELM}"]
+    for package in ("pkg/chartutil", "pkg/lint/rules"):
+        settings += [
+            f"{module}/{package}.k8sVersionMajor={major}",
+            f"{module}/{package}.k8sVersionMinor={minor}",
+        ]
+    ldflags = " ".join(["-s -w", *(f"-X {setting}" for setting in settings)])
+    return Part(
+        name="helm",
+        group=Group(
+            name="helm",
+            version=HELM,
+            source=Source(module=module, version=f"v{HELM}", ldflags=ldflags),
+        ),
+        package=f"{module}/cmd/helm",
+        release=Release(
+            url=url, checksum_url=f"{url}.sha256sum", member=f"linux-{arch}/helm"
+        ),
+        version_arguments=("version", "--short"),
+        version_pattern=rf"^v{HELM}(\+\S+)?\s*$".replace(".", r"\."),
     )
