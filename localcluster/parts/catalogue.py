@@ -260,9 +260,7 @@ def _helm(arch: str) -> Part:
             source=Source(module=module, version=f"v{HELM}", ldflags=ldflags),
         ),
         package=f"{module}/cmd/helm",
-        release=Release(
-            url=url, checksum_url=f"{url}.sha256sum", member=f"linux-{arch}/helm"
-        ),
+        release=Release(url=url, checksum_url=f"{url}.sha256sum", member=f"linux-{arch}/helm"),
         version_arguments=("version", "--short"),
         version_pattern=rf"^v{HELM}(\+\S+)?\s*$".replace(".", r"\."),
     )
