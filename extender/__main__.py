@@ -22,6 +22,8 @@ from extender.leading.followed_lease import FollowedLease, LeaseMode
 from extender.leading.leader import Leader
 from extender.metrics import Metrics, Verb
 from extender.pace import Pace
+from extender.page.answers import TellingFilter
+from extender.page.page import Page
 from extender.patience import Patience
 from extender.preempting.eviction import Evictor
 from extender.preempting.preemption import Mode, Preemption
@@ -76,7 +78,9 @@ def run(settings: Settings) -> None:
         connect(settings.kubeconfig), timeout=settings.api_timeout, pool_size=settings.threads
     )
     cluster, waiting = Cluster(), Waiting()
-    nodes = Reflector(client, "/api/v1/nodes", type=Node, on_event=cluster.on_node)
+    page = Page(cluster) if settings.page else None
+    on_node = page.on_node if page is not None else cluster.on_node
+    nodes = Reflector(client, "/api/v1/nodes", type=Node, on_event=on_node)
     required = FenceMode(settings.fence) is FenceMode.REQUIRE
     leader = Leader(
         client,
@@ -93,13 +97,7 @@ def run(settings: Settings) -> None:
     evicting = Mode(settings.preemption) is Mode.EVICT
     preemption = Preemption(cluster, evicting=evicting)
     app = create_app(
-        Filter(
-            cluster,
-            choice=settings.choice(),
-            hold_seconds=settings.hold,
-            patience=Patience(settings.catch_up),
-            waiting=waiting,
-        ),
+        _filter(settings, cluster, waiting, page),
         Binder(client, cluster, epoch=leader.serving, metrics=metrics),
         preemption,
         metrics=metrics,
@@ -122,7 +120,13 @@ def run(settings: Settings) -> None:
     evictor = Evictor(
         client, cluster, preemption, epoch=leader.serving, events=events, metrics=metrics
     )
-    side_port = SidePort(settings.side_host, settings.side_port, registry=registry, ready=not_ready)
+    side_port = SidePort(
+        settings.side_host,
+        settings.side_port,
+        registry=registry,
+        ready=not_ready,
+        site=page.site(not_ready) if page is not None else None,
+    )
 
     watchdog = Watchdog(settings.limits())
     pace = Pace(settings.binds_ahead, patience=_PACE_PATIENCE)
@@ -167,6 +171,20 @@ def run(settings: Settings) -> None:
         on_stop=on_stop,
         on_drain=on_drain,
     )
+
+
+def _filter(settings: Settings, cluster: Cluster, waiting: Waiting, page: Page | None) -> Filter:
+    """Return what answers filter and prioritize, and tells the page where there is one."""
+    placer = TellingFilter(
+        cluster,
+        choice=settings.choice(),
+        hold_seconds=settings.hold,
+        patience=Patience(settings.catch_up),
+        waiting=waiting,
+    )
+    if page is not None:
+        placer.remember_in(page.answers)
+    return placer
 
 
 def _leaving_threads(app: WSGIApplication, settings: Settings) -> WSGIApplication:

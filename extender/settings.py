@@ -53,6 +53,7 @@ class Settings:
     binds_ahead: int
     preemption: str
     stuck_after: float
+    page: bool
     log_level: str
     log_format: str
 
@@ -181,6 +182,11 @@ OPTIONS: tuple[command.Option, ...] = (
         default=5.0,
         help="Seconds after which a request that waits for nobody counts as stuck and ends the "
         "process; bind gets the time of its calls to the API server in addition.",
+    ),
+    click.option(
+        "--page/--no-page",
+        default=False,
+        help="Show the fleet, who holds what and why pods wait, to whoever reaches the side port.",
     ),
     click.option(
         "--binds-ahead",

@@ -126,7 +126,7 @@ class Stack:
         self.cluster.processes.start("webhook", command)
         self._ready("webhook")
 
-    def start_extender(self, options: Mapping[str, str] | None = None) -> None:
+    def start_extender(self, options: Mapping[str, str | None] | None = None) -> None:
         """Start the extender and return when it leads and its ledger is complete.
 
         `options` are given beside those of the shipped manifest.

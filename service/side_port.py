@@ -7,9 +7,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -21,9 +23,34 @@ Ready = Callable[[], str | None]
 #: Returns content type and body.
 Route = Callable[[], tuple[str, bytes]]
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A GET for what the side port itself does not know; names of headers are in lower case."""
+
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What is sent back; length and content type are added to `headers`."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Answers requests for whatever else there is; None: nothing there.
+Site = Callable[[Request], Answer | None]
+
 _TEXT = "text/plain; charset=utf-8"
 #: Seconds that a peer has to send its request and to take the answer.
 _TIMEOUT = 5.0
+#: Fields of a query that are read at all.
+_MOST_FIELDS = 16
 #: Connections at once; for one more the oldest is closed, so that probes are always answered.
 CONNECTIONS = 32
 
@@ -66,7 +93,7 @@ class SidePort:
     """Serves `/healthz`, `/readyz`, `/metrics` and extra GET routes from a thread of its own.
 
     `ready` returns None, or the reason why this process should get no traffic, which `/readyz`
-    answers as 503.
+    answers as 503. `site` is asked for every path that is none of these.
     """
 
     def __init__(
@@ -77,9 +104,11 @@ class SidePort:
         registry: CollectorRegistry,
         ready: Ready,
         routes: Mapping[str, Route] | None = None,
+        site: Site | None = None,
     ) -> None:
         self._address = (host, port)
         self._ready = ready
+        self._site = site
         self._routes: dict[str, Route] = {
             "/healthz": lambda: (_TEXT, b"ok\n"),
             "/metrics": lambda: (CONTENT_TYPE_LATEST, generate_latest(registry)),
@@ -103,15 +132,19 @@ class SidePort:
             self._server.server_close()
             self._server = None
 
-    def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Return status, content type and body for a GET of `path`."""
-        if path == "/readyz":
+    def answer(self, request: Request) -> Answer:
+        """Return what a GET gets."""
+        if request.path == "/readyz":
             reason = self._ready()
-            return (200, _TEXT, b"ok\n") if reason is None else (503, _TEXT, f"{reason}\n".encode())
-        route = self._routes.get(path)
-        if route is None:
-            return 404, _TEXT, b"not found\n"
-        return 200, *route()
+            if reason is None:
+                return Answer(status=200, content_type=_TEXT, body=b"ok\n")
+            return Answer(status=503, content_type=_TEXT, body=f"{reason}\n".encode())
+        route = self._routes.get(request.path)
+        if route is not None:
+            content_type, body = route()
+            return Answer(status=200, content_type=content_type, body=body)
+        found = self._site(request) if self._site is not None else None
+        return found or Answer(status=404, content_type=_TEXT, body=b"not found\n")
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         answer = self.answer
@@ -123,17 +156,37 @@ class SidePort:
 
             def do_GET(self) -> None:
                 try:
-                    status, content_type, body = answer(urlsplit(self.path).path)
+                    request = _request(self.path, self.headers)
+                except ValueError as error:
+                    said = Answer(status=400, content_type=_TEXT, body=f"{error}\n".encode())
+                else:
+                    said = self._answered(request)
+                self.send_response(said.status)
+                self.send_header("Content-Type", said.content_type)
+                self.send_header("Content-Length", str(len(said.body)))
+                for name, value in said.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(said.body)
+
+            def _answered(self, request: Request) -> Answer:
+                try:
+                    return answer(request)
                 except Exception:
                     log.exception("side port failed", path=self.path)
-                    status, content_type, body = 500, _TEXT, b"internal error\n"
-                self.send_response(status)
-                self.send_header("Content-Type", content_type)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                    return Answer(status=500, content_type=_TEXT, body=b"internal error\n")
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 log.debug("side port", message=format % args)
 
         return Handler
+
+
+def _request(target: str, headers: Message) -> Request:
+    """Read a request; of what a query says twice, the last counts. Raises `ValueError`."""
+    parts = urlsplit(target)
+    return Request(
+        path=parts.path,
+        query=dict(parse_qsl(parts.query, max_num_fields=_MOST_FIELDS)),
+        headers={name.lower(): value for name, value in headers.items()},
+    )
