@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import uuid
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -94,6 +95,13 @@ def run(settings: Settings) -> None:
     expiry = Expiry(registry)
     expiry.follow("extender", settings.server().cert_file)
     metrics = Metrics(registry, snapshot=cluster.snapshot, epoch=leader.serving)
+
+    def ledger_age() -> float:
+        pods = leader.last_contact()
+        contacts = [nodes.last_contact] if pods is None else [nodes.last_contact, pods]
+        return time.monotonic() - min(contacts)
+
+    metrics.ledger_age.set_function(ledger_age)
     evicting = Mode(settings.preemption) is Mode.EVICT
     preemption = Preemption(cluster, evicting=evicting)
     app = create_app(

@@ -69,7 +69,7 @@ def create_app(
         return Response(text, status=403, content_type=_TEXT)
 
     verbs: dict[Verb, Answer] = {
-        Verb.FILTER: lambda body: _filter(placer, preemption, body),
+        Verb.FILTER: lambda body: _filter(placer, preemption, metrics, body),
         Verb.PRIORITIZE: lambda body: _prioritize(placer, body),
         Verb.BIND: lambda body: _bind(binder, body),
         Verb.PREEMPT: lambda body: _preempt(preemption, body),
@@ -103,11 +103,14 @@ def _view(
     return view
 
 
-def _filter(placer: Filter, preemption: Preemption, body: bytes) -> ExtenderFilterResult:
+def _filter(
+    placer: Filter, preemption: Preemption, metrics: Metrics, body: bytes
+) -> ExtenderFilterResult:
     pod, names = protocol.decode_args(body)
     facts = _facts(pod)
     nominated = _nominated(pod)
     decision = placer.filter(facts, names)
+    metrics.decided(decision)
     preemption.filtered(facts, decision, nominated=nominated)
     log.debug("filtered", **{POD: facts.key}, nodes=decision.nodes)
     # "Unresolvable" means that kube-scheduler cannot help by evicting others, and it cannot: it

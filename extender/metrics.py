@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
+from itertools import chain
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from extender.ledger_metrics import LedgerCollector
 from extender.placement.ledger import Ledger
+from extender.placement.reasons import Reason
+from extender.placement.shortlist import Decision
 from service.metrics import LATENCY_BUCKETS
 
 
@@ -56,6 +58,10 @@ class Preempted(StrEnum):
     FAILED = "failed"
 
 
+#: Reasons by the text that the scheduler is told; of two that share one, the first stands for both.
+_REASONS = {reason.text: reason.name.lower() for reason in reversed(Reason)}
+
+
 class Metrics:
     """Counts and times what the scheduler asks for, in seconds; shows the ledger's size."""
 
@@ -95,6 +101,32 @@ class Metrics:
             registry=registry,
         )
         self.refused = {refusal: refused.labels(refusal) for refusal in Refusal}
+        self.conflicts = Counter(
+            "gpudetour_extender_bind_conflicts",
+            "Bindings that the API server refused because the pod was bound or changed already",
+            registry=registry,
+        )
+        filtered = Counter(
+            "gpudetour_extender_filtered",
+            "Answers to filter: some node fits, or none does",
+            ["result"],
+            registry=registry,
+        )
+        self._filtered = {
+            fits: filtered.labels("fits" if fits else "none") for fits in (True, False)
+        }
+        rejected = Counter(
+            "gpudetour_extender_rejections",
+            "Answers to filter without a node, by each reason that any node had",
+            ["reason"],
+            registry=registry,
+        )
+        self._rejected = {text: rejected.labels(name) for text, name in _REASONS.items()}
+        self.ledger_age = Gauge(
+            "gpudetour_extender_ledger_age_seconds",
+            "Time since all that the ledger follows was last known to be current",
+            registry=registry,
+        )
         preempted = Counter(
             "gpudetour_extender_preemptions",
             "Pods for which evictions were considered, by outcome",
@@ -105,26 +137,11 @@ class Metrics:
         self.evictions = Counter(
             "gpudetour_extender_evictions", "Pods evicted for others", registry=registry
         )
-        registry.register(_State(snapshot, epoch))
+        registry.register(LedgerCollector(snapshot, epoch))
 
-
-class _State(Collector):
-    """Gauges that are read when somebody looks, so that keeping them costs nothing."""
-
-    def __init__(self, snapshot: Callable[[], Ledger], epoch: Callable[[], int | None]) -> None:
-        self._snapshot = snapshot
-        self._epoch = epoch
-
-    def collect(self) -> Iterable[Metric]:
-        ledger = self._snapshot()
-        unclear = sum(len(state.unclear()) for state in ledger.nodes.flat().values())
-        values = (
-            ("leading", "1 while this replica serves the scheduler", self._epoch() is not None),
-            ("nodes", "Nodes in the ledger", len(ledger.nodes)),
-            ("pods", "GPU pods in the ledger, ended ones included", len(ledger.pods)),
-            ("reservations", "Binds that the watch has not confirmed", len(ledger.reservations)),
-            ("holds", "Nodes held for pods between filter and bind", len(ledger.holds)),
-            ("unclear_pods", "Pods of which nobody can say what GPUs they hold", unclear),
-        )
-        for name, text, value in values:
-            yield GaugeMetricFamily(f"gpudetour_extender_{name}", text, value=float(value))
+    def decided(self, decision: Decision) -> None:
+        """Count what filter answered."""
+        self._filtered[bool(decision.nodes)].inc()
+        if not decision.nodes:
+            for text in set(chain(decision.busy.values(), decision.unfit.values())):
+                self._rejected[text].inc()

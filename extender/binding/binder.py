@@ -168,6 +168,7 @@ class Binder:
             self._client.create(handover.binding_path(namespace, name), body)
         except Conflict as error:
             # Bound already, by an earlier attempt perhaps, or being deleted.
+            self._metrics.conflicts.inc()
             return self._look(pod, node, assignment, refused=error)
         except KubeError as error:
             if isinstance(error, ApiError) and error.status < 500:

@@ -118,6 +118,13 @@ class Leader:
             return "the epoch was in use before, a later one will be taken"
         return None if term.reflector.synced.is_set() else "pods are not listed yet"
 
+    def last_contact(self) -> float | None:
+        """Return when the pods were last known to be current (monotonic seconds), or None while
+        they are not followed.
+        """
+        term = self._term
+        return term.reflector.last_contact if term is not None and term.reflector else None
+
     def run(self, stop: threading.Event) -> None:
         """Work through terms until `stop` is set; `close` wakes it."""
         while not stop.is_set():
