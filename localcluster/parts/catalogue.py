@@ -20,6 +20,7 @@ RUNC = "1.3.3"
 CNI = "1.9.1"
 KWOK = "0.8.0"
 HELM = "3.22.0"
+PROMETHEUS = "3.16.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ def catalogue(arch: str) -> MappingProxyType[str, Part]:
     """All programs by name, with downloads for processor `arch`."""
     parts = (
         *(*_kubernetes(arch), _etcd(arch), *_containerd(arch), _runc(arch), *_cni(arch)),
-        *(_kwok(), _helm(arch)),
+        *(_kwok(), _helm(arch), *_prometheus(arch)),
     )
     return MappingProxyType({part.name: part for part in parts})
 
@@ -263,4 +264,36 @@ def _helm(arch: str) -> Part:
         release=Release(url=url, checksum_url=f"{url}.sha256sum", member=f"linux-{arch}/helm"),
         version_arguments=("version", "--short"),
         version_pattern=rf"^v{HELM}(\+\S+)?\s*$".replace(".", r"\."),
+    )
+
+
+def _prometheus(arch: str) -> tuple[Part, ...]:
+    base = f"https://github.com/prometheus/prometheus/releases/download/v{PROMETHEUS}"
+    stem = f"prometheus-{PROMETHEUS}.linux-{arch}"
+    module = "github.com/prometheus/prometheus"
+    major, minor, patch = PROMETHEUS.split(".")
+    version = f"github.com/prometheus/common/version.Version={PROMETHEUS}"
+    source = Source(
+        module=module,
+        # Its Go module never left v0: 3.16.0 is v0.316.0 there.
+        version=f"v0.{major}{minor:0>2}.{patch}",
+        ldflags=f"-s -w -X {version}",
+        # Targets are named in a file here; finding them in clouds is most of what is compiled.
+        tags="remove_all_sd",
+    )
+    group = Group(name="prometheus", version=PROMETHEUS, source=source)
+    return tuple(
+        Part(
+            name=name,
+            group=group,
+            package=f"{module}/cmd/{name}",
+            release=Release(
+                url=f"{base}/{stem}.tar.gz",
+                checksum_url=f"{base}/sha256sums.txt",
+                member=f"{stem}/{name}",
+            ),
+            version_arguments=("--version",),
+            version_pattern=rf"^{name}, version {PROMETHEUS}\s".replace(".", r"\."),
+        )
+        for name in ("prometheus", "promtool")
     )
