@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-PACKAGES := gpus kube service webhook extender nodeagent certs doctor cli localcluster tests
+PACKAGES := gpus kube service webhook extender nodeagent certs doctor scheduling preflight cli localcluster tests
 
 .PHONY: help setup check format test demo bench fuzz lock clean
 

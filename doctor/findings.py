@@ -39,17 +39,22 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """A question with an answer in the facts.
-
-    `title` says what is true when all is well. `causes` are checks whose failure explains a
-    failure of this one. `reads` are paths on which a failure rests: where something below them
-    was closed to us, it is no failure but unknown.
-    """
+class Question:
+    """What is asked; `title` says what is true when all is well."""
 
     id: str
     title: str
     why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check(Question):
+    """A question with an answer in the facts.
+
+    `causes` are checks whose failure explains a failure of this one. `reads` are paths on which a
+    failure rests: where something below them was closed to us, it is no failure but unknown.
+    """
+
     look: Callable[[Facts], Result]
     needs: frozenset[Need] = frozenset()
     causes: tuple[str, ...] = ()
@@ -60,7 +65,7 @@ class Check:
 class Finding:
     """A check with its result; `because_of` names the failed checks that explain it."""
 
-    check: Check
+    check: Question
     result: Result
     because_of: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from doctor.diagnosis import Diagnosis
 from doctor.facts.facts import Facts
-from doctor.findings import Check, Finding, Outcome
+from doctor.findings import Finding, Outcome, Question
 
 _INDENT = "   "
 #: Signs repeat words, so that nothing depends on them or on colour.
@@ -29,22 +29,22 @@ def verdict(diagnosis: Diagnosis) -> str:
     warnings, unknown = len(diagnosis.of(Outcome.WARNING)), len(diagnosis.of(Outcome.UNKNOWN))
     if diagnosis.is_broken:
         first = (diagnosis.causes or diagnosis.of(Outcome.BROKEN))[0]
-        more = f", {_count(consequences, 'consequence')}" if consequences else ""
-        return f"BROKEN: {_count(causes, 'cause')}{more}. First: {first.result.saw}"
+        more = f", {count(consequences, 'consequence')}" if consequences else ""
+        return f"BROKEN: {count(causes, 'cause')}{more}. First: {first.result.saw}"
     if not diagnosis.facts.has_gpu():
         if diagnosis.facts.host.was_read:
             return "NOTHING TO DO: this node has no NVIDIA GPU, and nothing here expects one"
         return "NOTHING SEEN: no sign of an NVIDIA GPU; run gpudetour doctor on the node itself"
-    passed = _count(len(diagnosis.of(Outcome.OK)), "check")
-    told = [_count(warnings, "warning")] if warnings else []
-    told += [f"{_count(unknown, 'check')} could not look"] if unknown else []
+    passed = count(len(diagnosis.of(Outcome.OK)), "check")
+    told = [count(warnings, "warning")] if warnings else []
+    told += [f"{count(unknown, 'check')} could not look"] if unknown else []
     return f"FINE: {passed} passed" + "".join(f", {each}" for each in told)
 
 
 def as_text(diagnosis: Diagnosis, *, verbose: bool, width: int = 100) -> str:
     """Return the report for people: verdict, causes, consequences, warnings, what was not seen."""
     lines = _lines(diagnosis, verbose=verbose, width=width)
-    return "".join(f"{_printable(line)}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def as_json(diagnosis: Diagnosis) -> str:
@@ -54,14 +54,14 @@ def as_json(diagnosis: Diagnosis) -> str:
         "verdict": verdict(diagnosis),
         "broken": diagnosis.is_broken,
         "node": diagnosis.facts.cluster.node or None,
-        "findings": [_plain(found) for found in diagnosis.findings],
+        "findings": [as_plain(found) for found in diagnosis.findings],
         "unreadable": dict(_unreadable(diagnosis.facts)),
     }
     return json.dumps(report, indent=2) + "\n"
 
 
-def catalogue(checks: Sequence[Check]) -> str:
-    """Return all checks as a Markdown table; docs/doctor.md holds it."""
+def catalogue(checks: Sequence[Question]) -> str:
+    """Return all checks as a Markdown table; docs/doctor.md holds the doctor's."""
     rows = [f"| `{check.id}` | {check.title} | {check.why} |" for check in checks]
     return "\n".join(
         ("| check | what is true when all is well | why it matters |", "|---|---|---|", *rows)
@@ -76,7 +76,7 @@ def subject(facts: Facts) -> str:
         runs_pods = host.runtime.config_exists or host.kubelet.has_folder
         told += [host.os_name, str(host.distribution) if runs_pods else "no Kubernetes"]
         told += [f"kernel {host.kernel or 'unknown'}"]
-        told += [_count(len(host.gpus), "GPU")]
+        told += [count(len(host.gpus), "GPU")]
         told += [f"driver {host.driver.version}"] if host.driver.version else []
     told += [cluster.runtime_version] if cluster.runtime_version else []
     return ", ".join(each for each in told if each)
@@ -87,25 +87,26 @@ def _lines(diagnosis: Diagnosis, *, verbose: bool, width: int) -> Iterator[str]:
     yield f"Looked at: {subject(diagnosis.facts)}"
     causes = diagnosis.causes
     for number, found in enumerate(causes, start=1):
-        yield from _in_full(found, f"{number}.", width)
+        yield from in_full(found, f"{number}.", width)
         following = [c.check.id for c in diagnosis.consequences if found.check.id in c.because_of]
         if following:
             yield from _labelled("then", f"{', '.join(following)} (mended with it)", width)
     if diagnosis.consequences and verbose:
-        yield from _section("What follows from it", diagnosis.consequences, width)
+        yield from section("What follows from it", diagnosis.consequences, width)
     for found in diagnosis.of(Outcome.WARNING):
-        yield from _in_full(found, "Warning:", width)
+        yield from in_full(found, "Warning:", width)
     yield from _not_seen(diagnosis, width)
     if verbose:
-        yield from _section("Passed", diagnosis.of(Outcome.OK), width)
-        yield from _section("Not asked", diagnosis.of(Outcome.NOT_APPLICABLE), width)
+        yield from section("Passed", diagnosis.of(Outcome.OK), width)
+        yield from section("Not asked", diagnosis.of(Outcome.NOT_APPLICABLE), width)
     else:
         asked = len(diagnosis.of(*_CHECKED))
         yield ""
         yield f"{asked} of {len(diagnosis.findings)} checks applied; --verbose shows them all."
 
 
-def _in_full(found: Finding, mark: str, width: int) -> Iterator[str]:
+def in_full(found: Finding, mark: str, width: int) -> Iterator[str]:
+    """Yield a finding with what was seen, why it matters and what mends it."""
     yield ""
     sign = _SIGN[found.result.outcome]
     yield f"{mark} [{sign}] {found.check.id}: should be: {found.check.title}"
@@ -116,7 +117,8 @@ def _in_full(found: Finding, mark: str, width: int) -> Iterator[str]:
         yield f"{_INDENT}{'mend' if number == 0 else '':<5}{command}"
 
 
-def _section(title: str, findings: Sequence[Finding], width: int) -> Iterator[str]:
+def section(title: str, findings: Sequence[Finding], width: int) -> Iterator[str]:
+    """Yield a title and a line for each finding; nothing where there are none."""
     if not findings:
         return
     yield ""
@@ -128,7 +130,7 @@ def _section(title: str, findings: Sequence[Finding], width: int) -> Iterator[st
 
 
 def _not_seen(diagnosis: Diagnosis, width: int) -> Iterator[str]:
-    yield from _section("Could not look", diagnosis.of(Outcome.UNKNOWN), width)
+    yield from section("Could not look", diagnosis.of(Outcome.UNKNOWN), width)
     unreadable = list(_unreadable(diagnosis.facts))
     if not unreadable:
         return
@@ -151,7 +153,7 @@ def _labelled(label: str, text: str, width: int) -> list[str]:
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Files may hold anything, terminal commands included."""
     return "".join(each if each.isprintable() else " " for each in text)
 
@@ -161,7 +163,8 @@ def _unreadable(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from facts.cluster.unreadable.items()
 
 
-def _plain(found: Finding) -> dict[str, Any]:
+def as_plain(found: Finding) -> dict[str, Any]:
+    """Return a finding as it stands in JSON."""
     return {
         "id": found.check.id,
         "title": found.check.title,
@@ -173,5 +176,6 @@ def _plain(found: Finding) -> dict[str, Any]:
     }
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
