@@ -39,6 +39,8 @@ done
 mount -t tmpfs -o mode=755 enclosure /run
 ip link set lo up
 ip address add "$address/32" dev lo
+# Addresses of Services are routed before they are translated, and no route may lead out.
+ip route add default dev lo src "$address"
 echo 1 > /proc/sys/net/ipv4/ip_forward
 : > "$0/furnished"
 exec sleep infinity
