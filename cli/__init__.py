@@ -1,5 +1,6 @@
 """What people type: `gpudetour`, also as `kubectl gpudetour`.
 
-`fleet` turns nodes and pods into rows (pure), `render` writes rows as tables or JSON, `__main__`
-holds the commands. Everything is read from the API server; nothing here talks to a GPU.
+`__main__` is the table of commands, each in a module of its own; `options` has what they share.
+Lists: `reading` asks the API server, `fleet` makes rows of it (pure), `columns` and `render` write
+them, `following` goes on with what changes. Nothing here talks to a GPU or changes the cluster.
 """

@@ -9,6 +9,7 @@ from typing import TextIO
 
 import click
 
+from cli.options import Target, targeted
 from doctor.checks.catalogue import CHECKS
 from doctor.diagnosis import diagnose
 from doctor.facts.cluster import Cluster
@@ -21,8 +22,6 @@ from doctor.gather.packages import run_program
 from doctor.gather.tree import MOST, Tree
 from doctor.progress import Progress
 from doctor.report import as_json, as_text, catalogue
-from kube.client import Client
-from kube.connection import connect
 from kube.errors import KubeError
 
 _BROKEN, _USAGE = 1, 2
@@ -60,9 +59,9 @@ class Subject:
     callback=lambda context, _, wanted: _list_checks(context) if wanted else None,
     help="List all checks as a Markdown table, and look at nothing.",
 )
-@click.pass_obj
+@targeted(namespaced=False)
 def doctor(
-    where: tuple[str | None, str | None],
+    target: Target,
     host_root: Path | None,
     node: str | None,
     plugin_log: TextIO | None,
@@ -76,7 +75,7 @@ def doctor(
     """
     subject = Subject(host_root=host_root, node=node, plugin_log=plugin_log)
     try:
-        facts = _read(subject, where)
+        facts = _read(subject, target)
     except (KubeError, NoSuchNode) as error:
         click.echo(f"cannot read the cluster: {error}", err=True)
         sys.exit(_USAGE)
@@ -93,7 +92,7 @@ def _list_checks(context: click.Context) -> None:
     context.exit()
 
 
-def _read(subject: Subject, where: tuple[str | None, str | None]) -> Facts:
+def _read(subject: Subject, target: Target) -> Facts:
     given = subject.plugin_log.read(MOST) if subject.plugin_log else None
     root = subject.host_root
     if root is None and subject.node is None:
@@ -102,8 +101,7 @@ def _read(subject: Subject, where: tuple[str | None, str | None]) -> Facts:
         host = Host() if root is None else _read_host(root, progress)
         cluster, found = Cluster(), None
         if subject.node is not None:
-            client = Client(connect(where[0], context=where[1]))
-            cluster, found = read_cluster(client, subject.node, step=progress.step)
+            cluster, found = read_cluster(target.client(), subject.node, step=progress.step)
     return Facts(host=host, cluster=cluster, plugin_log=given if given is not None else found)
 
 

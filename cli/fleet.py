@@ -2,121 +2,58 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
 
 import gpus.annotations as contract
+from cli.rows import Fleet, GpuRow, Holder, NodeRow, PodRow
 from gpus.annotations import AnnotationError
 from gpus.demand import DemandError, demand_of
 from gpus.model import GPU_MEMORY_RESOURCE, DeviceId, Gpu, Health, NodeInventory, Path
 from gpus.quantity import written
-from kube.objects import Node, Pod
+from kube.objects import Lease, Node, Pod
 
 #: Phases in which a pod holds nothing any more (core/v1 PodPhase).
 ENDED = ("Succeeded", "Failed")
+#: Seconds without a beat, for a Lease that does not say; what the agent promises.
+_PATIENCE = 40
+_UNKNOWN = "unknown model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """A pod that holds a device: alone, or `share_bytes` of its memory.
+class Seen:
+    """What was read of a cluster, and when; `leases` are the agents' heartbeats by node."""
 
-    `pod` is `namespace/name`, or a bare UID when that pod is not known.
-    """
-
-    pod: str
-    share_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeRow:
-    """One node: its path, driver, and how many of its devices are free, held and unfit.
-
-    Of those held, `shared` are given out in shares.
-    """
-
-    node: str
-    path: str
-    reason: str
-    driver: str | None
-    devices: int
-    held: int
-    shared: int
-    unfit: int
-    #: What keeps the node's annotations from being read; empty when all is well.
-    fault: str = ""
-
-    @property
-    def free(self) -> int:
-        """Devices that a new pod could get; none while the path is changing."""
-        serving = self.path in (Path.PLUGIN, Path.ANNOTATION)
-        return max(0, self.devices - self.held - self.unfit) if serving else 0
+    nodes: Iterable[Node]
+    pods: Iterable[Pod]
+    leases: Mapping[str, Lease]
+    at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuRow:
-    """One device that can be given out, and the pods that hold it: several only by shares."""
-
-    node: str
-    index: int
-    device: DeviceId
-    product: str | None
-    memory_bytes: int | None
-    health: Health
-    health_reason: str
-    path: str
-    holders: tuple[Holder, ...]
-
-    @property
-    def shared(self) -> bool:
-        """Tell whether the device is given out in shares of its memory."""
-        return any(holder.share_bytes for holder in self.holders)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodRow:
-    """One pod that asks for GPUs."""
-
-    namespace: str
-    name: str
-    asks: str
-    phase: str
-    node: str | None
-    devices: tuple[DeviceId, ...]
-    #: Bytes that it holds of the memory of its device; 0 when it holds its devices alone.
-    share_bytes: int = 0
-    #: The annotations that narrow which GPUs it may get, without our prefix.
-    wishes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
-    """All GPU nodes and GPU pods of a cluster at one moment, sorted by name."""
-
-    nodes: tuple[NodeRow, ...]
-    gpus: tuple[GpuRow, ...]
-    pods: tuple[PodRow, ...]
-
-
-def fleet(nodes: Iterable[Node], pods: Iterable[Pod]) -> Fleet:
+def fleet(seen: Seen) -> Fleet:
     """Put together what the agents published and what the extender assigned."""
-    by_name = {node.metadata.name: node for node in nodes}
-    gpu_pods = sorted(pods, key=lambda pod: (pod.metadata.namespace, pod.metadata.name))
+    by_name = {node.metadata.name: node for node in seen.nodes}
+    gpu_pods = sorted(seen.pods, key=lambda pod: (pod.metadata.namespace, pod.metadata.name))
     holders = _holders(by_name.values(), gpu_pods)
     node_rows: list[NodeRow] = []
     gpu_rows: list[GpuRow] = []
     for name in sorted(by_name):
-        row, rows = _node(by_name[name], holders)
+        row, rows = _node(by_name[name], holders, _beat(seen.leases.get(name), seen.at))
         if row is not None:
             node_rows.append(row)
             gpu_rows += rows
     held: dict[str, dict[DeviceId, int]] = {}
     for device, found in holders.items():
-        for name, share in found.items():
-            held.setdefault(name, {})[device] = share
+        for holder, share in found.items():
+            held.setdefault(holder, {})[device] = share
+    products = {row.device: row.product or _UNKNOWN for row in gpu_rows}
     return Fleet(
         nodes=tuple(node_rows),
         gpus=tuple(gpu_rows),
-        pods=tuple(_pod(pod, held.get(_name(pod), {})) for pod in gpu_pods),
+        pods=tuple(_pod(pod, held.get(_name(pod), {}), products) for pod in gpu_pods),
     )
 
 
@@ -126,9 +63,10 @@ _Holders = Mapping[DeviceId, Mapping[str, int]]
 
 def _holders(nodes: Iterable[Node], pods: Iterable[Pod]) -> _Holders:
     """Who holds which device: as we assigned it, and else as kubelet was observed to give it."""
-    name_of = {pod.metadata.uid: _name(pod) for pod in pods}
+    name_of: dict[str, str] = {}
     holders: dict[DeviceId, dict[str, int]] = {}
     for pod in pods:
+        name = name_of[pod.metadata.uid] = _name(pod)
         text = (pod.metadata.annotations or {}).get(contract.ASSIGNED)
         if text is None or not pod.spec.node_name or pod.status.phase in ENDED:
             continue
@@ -137,7 +75,7 @@ def _holders(nodes: Iterable[Node], pods: Iterable[Pod]) -> _Holders:
         except AnnotationError:
             continue
         for device in assignment.devices():
-            holders.setdefault(device, {})[_name(pod)] = assignment.share_bytes
+            holders.setdefault(device, {})[name] = assignment.share_bytes
     for node in nodes:
         text = (node.metadata.annotations or {}).get(contract.IN_USE)
         for device, uid in _in_use(text).items():
@@ -152,7 +90,20 @@ def _in_use(text: str | None) -> Mapping[DeviceId, str]:
         return {}
 
 
-def _node(node: Node, holders: _Holders) -> tuple[NodeRow | None, list[GpuRow]]:
+def _beat(lease: Lease | None, at: datetime) -> tuple[datetime | None, bool]:
+    """When the agent last said that it lives, and whether it has been silent for too long."""
+    if lease is None or not lease.spec.renew_time:
+        return None, False
+    beat = moment(lease.spec.renew_time)
+    if beat is None:
+        return None, False
+    patience = timedelta(seconds=lease.spec.lease_duration_seconds or _PATIENCE)
+    return beat, at - beat > patience
+
+
+def _node(
+    node: Node, holders: _Holders, beat: tuple[datetime | None, bool]
+) -> tuple[NodeRow | None, list[GpuRow]]:
     found = node.metadata.annotations or {}
     if contract.INVENTORY not in found:
         return None, []
@@ -173,24 +124,42 @@ def _node(node: Node, holders: _Holders) -> tuple[NodeRow | None, list[GpuRow]]:
         for gpu, device, _ in (inventory.devices() if inventory else ())
     ]
     unfit = sum(row.health is not Health.HEALTHY and not row.holders for row in rows)
+    held = sum(bool(row.holders) for row in rows)
     row = NodeRow(
         node=node.metadata.name,
         path=path,
         reason=found.get(contract.PATH_REASON, ""),
         driver=inventory.driver if inventory else None,
+        cuda=inventory.cuda if inventory else None,
         devices=len(rows),
-        held=sum(bool(row.holders) for row in rows),
+        # Nothing is given out while the path is changing.
+        free=len(rows) - held - unfit if path in (Path.PLUGIN, Path.ANNOTATION) else 0,
+        held=held,
         shared=sum(row.shared for row in rows),
         unfit=unfit,
+        products=Counter(row.product or _UNKNOWN for row in rows),
+        ailing=_ailing(inventory),
+        heartbeat=beat[0],
+        silent=beat[1],
         fault=fault,
     )
     return row, rows
+
+
+def _ailing(inventory: NodeInventory | None) -> tuple[str, ...]:
+    return tuple(
+        f"GPU {gpu.index} {gpu.health}" + (f": {gpu.health_reason}" if gpu.health_reason else "")
+        for gpu in (inventory.gpus if inventory else ())
+        if gpu.health is not Health.HEALTHY
+    )
 
 
 def _sorted(holders: Mapping[str, int]) -> tuple[Holder, ...]:
     return tuple(Holder(pod=pod, share_bytes=holders[pod]) for pod in sorted(holders))
 
 
+# Of thousands of nodes that are watched, few change; one takes 0.15 ms to read.
+@lru_cache(maxsize=16_384)
 def _inventory(text: str) -> tuple[NodeInventory | None, str]:
     try:
         return contract.decode_inventory(text), ""
@@ -211,7 +180,7 @@ def _memory(gpu: Gpu, device: DeviceId) -> int | None:
     )
 
 
-def _pod(pod: Pod, held: Mapping[DeviceId, int]) -> PodRow:
+def _pod(pod: Pod, held: Mapping[DeviceId, int], products: Mapping[DeviceId, str]) -> PodRow:
     annotations = pod.metadata.annotations or {}
     return PodRow(
         namespace=pod.metadata.namespace,
@@ -220,12 +189,14 @@ def _pod(pod: Pod, held: Mapping[DeviceId, int]) -> PodRow:
         phase="Terminating" if pod.metadata.deletion_timestamp else pod.status.phase,
         node=pod.spec.node_name or None,
         devices=tuple(sorted(held)),
+        products=Counter(products[device] for device in sorted(held) if device in products),
         share_bytes=max(held.values(), default=0),
         wishes={
             key.removeprefix(contract.PREFIX): annotations[key]
             for key in contract.WISHES
             if key in annotations
         },
+        created=moment(pod.metadata.creation_timestamp),
     )
 
 
@@ -243,3 +214,12 @@ def _asks(pod: Pod) -> str:
 
 def _name(pod: Pod) -> str:
     return f"{pod.metadata.namespace}/{pod.metadata.name}"
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read metav1.Time or metav1.MicroTime; None for anything else."""
+    try:
+        found = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return found if found is None or found.tzinfo is not None else None

@@ -94,6 +94,11 @@ class Client:
         """Read one object (or one page of a list), decoded as `type`."""
         return self._call(_Call("GET", path, params=params), type=type)
 
+    def text(self, path: str) -> str:
+        """Read what is no JSON: metrics or logs, of the API server or of what it stands before."""
+        response = self._send(_Call("GET", path), timeout=urllib3.Timeout(self._timeout))
+        return response.data.decode(errors="replace")
+
     def server_time(self) -> datetime:
         """Return the time by the API server's clock, to the second."""
         call = _Call("GET", "/version")

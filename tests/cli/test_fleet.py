@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from cli import render
-from cli.fleet import Fleet, fleet
+from cli.columns import gpu_columns, pod_columns
+from cli.fleet import Seen
+from cli.fleet import fleet as fleet_of
+from cli.rows import Fleet
 from gpus.annotations import encode_assigned
 from gpus.model import Assignment, DeviceId, Health
+from kube.objects import Lease, Node, Pod
 from tests.builders import PodBuilder, gpu_id, node, pod
 
 
@@ -20,9 +25,17 @@ def pods_on(shown: Fleet) -> list[list[str]]:
     return [[holder.pod for holder in gpu.holders] for gpu in shown.gpus]
 
 
+NOW = datetime(2026, 1, 1, 1, tzinfo=UTC)
+GPUS, PODS = gpu_columns(wide=True), pod_columns(wide=True, namespace=True)
+
+
+def fleet(nodes: Sequence[Node], pods: Sequence[Pod], **beats: Lease) -> Fleet:
+    return fleet_of(Seen(nodes=nodes, pods=pods, leases=beats, at=NOW))
+
+
 def lines(rows: Sequence[Any], columns: Sequence[render.Column[Any]]) -> list[str]:
     written = io.StringIO()
-    render.table(written, rows, columns)
+    render.Table(written, columns).write(rows, now=NOW)
     return written.getvalue().splitlines()
 
 
@@ -85,9 +98,9 @@ def test_tables_are_not_cut_and_json_keeps_absent_facts_as_null() -> None:
     n1 = node("a-node-with-a-rather-long-name").with_gpus(1).annotation_path().build()
     rows = fleet([n1], []).gpus
 
-    header, line = lines(rows, render.GPU_COLUMNS)
+    header, line = lines(rows, GPUS)
 
-    assert header.split() == [name for name, _ in render.GPU_COLUMNS]
+    assert header.split() == [column.header for column in GPUS]
     assert rows[0].device in line
     assert json.loads(json.dumps(render.plain(rows)))[0]["memory_bytes"] is None
 
@@ -113,8 +126,8 @@ def test_a_gpu_in_shares_shows_every_holder_and_each_pod_its_share() -> None:
 
     (row,) = shown.nodes
     assert (row.devices, row.free, row.held, row.shared) == (2, 1, 1, 1)
-    assert "default/a (8Gi), default/b (512Mi)" in lines(shown.gpus, render.GPU_COLUMNS)[1]
-    _, first, second = lines(shown.pods, render.POD_COLUMNS)
+    assert "default/a (8Gi), default/b (512Mi)" in lines(shown.gpus, GPUS)[1]
+    _, first, second = lines(shown.pods, PODS)
     assert "8Gi gpudetour.io/gpu-memory" in first
     assert "product=*[hb]100*, *L4 :x:" in first
     assert "512Mi gpudetour.io/gpu-memory" in second
