@@ -35,8 +35,8 @@ def _operator(seen: Surroundings) -> Result:
         return not_applicable(_ABSENT)
     where = _named(list(found)) if found else "its ClusterPolicy is served, its Deployment is not"
     return ok(
-        f"{where}: keep it for driver, toolkit and metrics. Its plugin may stay, as any other; to let"
-        " our agent serve all GPUs, set devicePlugin.enabled to false in its ClusterPolicy"
+        f"{where}: keep it for driver, toolkit and metrics. Its plugin may stay, as any other; to"
+        " let our agent serve all GPUs, set devicePlugin.enabled to false in its ClusterPolicy"
     )
 
 
@@ -107,8 +107,8 @@ def _runai(seen: Surroundings) -> Result:
 def _other_scheduler(found: tuple[Workload, ...], name: str) -> Result:
     return warning(
         f"{_named(list(found)) or 'its API is served'}: {name} places its pods by a scheduler of"
-        " its own, and shares of GPUs behind a reservation pod. On nodes that a device plugin serves"
-        " its pods count as held; on annotation-path nodes they get no GPU",
+        " its own, and shares of GPUs behind a reservation pod. On nodes that a device plugin"
+        " serves its pods count as held; on annotation-path nodes they get no GPU",
         f"# give {name} nodes that a device plugin serves, and keep our agent off them by the"
         " chart's nodeAgent.nodeSelector",
     )
