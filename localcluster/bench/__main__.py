@@ -21,6 +21,10 @@ from localcluster.bench.agent import AgentPlan, can_run_a_node, measure_agent
 from localcluster.bench.agent_figures import tell_agent
 from localcluster.bench.arrivals import Stalled
 from localcluster.bench.bulk import BulkError
+from localcluster.bench.cli import FULL as FULL_CLI
+from localcluster.bench.cli import QUICK as QUICK_CLI
+from localcluster.bench.cli import CliPlan, CommandFailed, measure_cli
+from localcluster.bench.cli_figures import tell_cli
 from localcluster.bench.experiment import Plan, run
 from localcluster.bench.growth import FilterRefused
 from localcluster.bench.machine import describe_machine
@@ -44,6 +48,7 @@ from nodeagent.podresources.client import PodResourcesError
 _FAULTS = (
     ApiError,
     BulkError,
+    CommandFailed,
     FilterRefused,
     NotAdmitted,
     NodeError,
@@ -66,7 +71,7 @@ _LARGE = 2500
 _PODS_ON_LARGE = 400
 """Where a pod takes tens of milliseconds, fewer show as much."""
 _INTERRUPTED = 130
-_WEBHOOK, _AGENT = "webhook", "agent"
+_WEBHOOK, _AGENT, _CLI = "webhook", "agent", "cli"
 
 
 @click.command(context_settings={"show_default": True})
@@ -85,7 +90,7 @@ _WEBHOOK, _AGENT = "webhook", "agent"
 )
 @click.option(
     "--only",
-    type=click.Choice([*(system.name.lower() for system in System), _WEBHOOK, _AGENT]),
+    type=click.Choice([*(system.name.lower() for system in System), _WEBHOOK, _AGENT, _CLI]),
     multiple=True,
     help="Compare these systems only, measure admission, or an agent; may be given several times.",
 )
@@ -120,12 +125,13 @@ def main(
             extras=size == sizes[0],
         )
         for size in sizes
-        if not only or set(only) - {_WEBHOOK, _AGENT}
+        if not only or set(only) - {_WEBHOOK, _AGENT, _CLI}
     ]
     admission = (QUICK if quick else FULL) if not only or _WEBHOOK in only else None
     agent = (QUICK_AGENT if quick else FULL_AGENT) if not only or _AGENT in only else None
+    cli = (QUICK_CLI if quick else FULL_CLI) if not only or _CLI in only else None
     try:
-        _measure(plans, admission, agent, output=output)
+        _measure(plans, admission, agent, cli, output=output)
     except _FAULTS as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -145,6 +151,7 @@ def _measure(
     plans: Sequence[Plan],
     admission: AdmissionPlan | None,
     agent: AgentPlan | None,
+    cli: CliPlan | None,
     *,
     output: Path,
 ) -> None:
@@ -170,6 +177,8 @@ def _measure(
     if agent is not None:
         seen = measure_agent(agent, real_node=can_run_a_node(), progress=progress)
         tell_agent(seen, output=output)
+    if cli is not None:
+        tell_cli(measure_cli(cli, progress=progress), output=output)
     print(
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_average']} before,"
         f" Kubernetes {machine['kubernetes']}, Python {machine['python']};"

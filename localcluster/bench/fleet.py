@@ -90,24 +90,25 @@ def filling(names: Sequence[str], *, path: Path | None) -> Iterator[Object]:
     """
     for number, name in enumerate(names):
         if number % 10 < 8:
-            yield _holder(f"fill-{number:05d}", name, range(GPUS), path=path)
+            yield holder(f"fill-{number:05d}", name, range(GPUS), path=path)
         elif number % 10 == 8:
             for index in range(GPUS):
-                yield _holder(f"fill-{number:05d}-{index}", name, [index], path=path)
+                yield holder(f"fill-{number:05d}-{index}", name, [index], path=path)
 
 
-def _holder(name: str, on_node: str, indices: Sequence[int], *, path: Path | None) -> Object:
-    holder = pod(name, batch=FILL, gpus=len(indices))
-    holder["spec"]["nodeName"] = on_node
+def holder(name: str, on_node: str, indices: Sequence[int], *, path: Path | None) -> Object:
+    """A bound pod that holds those GPUs of a node."""
+    held = pod(name, batch=FILL, gpus=len(indices))
+    held["spec"]["nodeName"] = on_node
     if path is None:
-        return holder
+        return held
     ids = device_ids(on_node)
     devices = tuple(ids[index] for index in indices)
     containers = {_CONTAINER: devices} if path is Path.ANNOTATION else {}
-    holder["metadata"]["labels"][GPU_LABEL] = GPU_LABEL_VALUE
+    held["metadata"]["labels"][GPU_LABEL] = GPU_LABEL_VALUE
     assigned = encode_assigned(Assignment(epoch=1, containers=containers))
-    holder["metadata"]["annotations"] = {ASSIGNED: assigned}
-    return holder
+    held["metadata"]["annotations"] = {ASSIGNED: assigned}
+    return held
 
 
 def device_ids(node_name: str) -> list[DeviceId]:

@@ -29,7 +29,7 @@ from localcluster.controlplane import ControlPlaneOptions
 #: What the one loop of kube-scheduler spends on a pod: filters, scores, the extender's answer.
 _LOOP_SECONDS = "scheduler_scheduling_algorithm_duration_seconds"
 _AT_ONCE: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
-_OPTIONS = ControlPlaneOptions(
+OPTIONS = ControlPlaneOptions(
     node_lifecycle=False,
     apiserver_args=[
         # Else every new node needs a second write that takes its not-ready taint away.
@@ -56,7 +56,7 @@ class Site:
         self._tell = tell
         self._batches = 0
         self._folder = TemporaryDirectory(prefix="bench-")
-        self.cluster = LocalCluster(Path(self._folder.name) / "state", options=_OPTIONS)
+        self.cluster = LocalCluster(Path(self._folder.name) / "state", options=OPTIONS)
 
     def __enter__(self) -> Self:
         try:
