@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-PACKAGES := gpus kube service webhook extender nodeagent certs doctor scheduling preflight cli localcluster tests
+PACKAGES := gpus kube service webhook extender nodeagent certs doctor explain scheduling preflight cli localcluster image release tests
 
-.PHONY: help setup check format test demo bench fuzz lock clean
+.PHONY: help setup check format test demo bench fuzz manifests image release lock clean
 
 help:
 	@echo "make demo    a real control plane here, GPU pods placed, shown step by step (about 90 s once cached)"
@@ -14,6 +14,9 @@ help:
 	@echo "make check   formatting, lint, types, import directions"
 	@echo "make bench   speed and memory beside kube-scheduler alone and a stub; about 20 minutes, a first impression with BENCH_ARGS=--quick"
 	@echo "make fuzz    a million wrong requests each through the webhook's and the extender's handlers; FUZZ_ARGS=--help"
+	@echo "make manifests   render manifests/chart into the YAML files beside it"
+	@echo "make image   the container image and its SBOM in build/image, without a container engine; IMAGE_ARGS=--help"
+	@echo "make release all files of a release in dist"
 	@echo "make setup   the virtual environment only        make lock   resolve the lock files anew"
 
 setup: $(READY)
@@ -51,6 +54,15 @@ bench: $(READY)
 fuzz: $(READY)
 	@$(BIN)/python -m localcluster.fuzz $(FUZZ_ARGS)
 
+manifests: $(READY)
+	@$(BIN)/python -m localcluster manifests
+
+image: $(READY)
+	@$(BIN)/python -m release image $(IMAGE_ARGS)
+
+release: $(READY)
+	@$(BIN)/python -m release dist $(IMAGE_ARGS)
+
 # Hashes without an index: whoever installs chooses the index.
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
@@ -60,4 +72,4 @@ lock: $(READY)
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/dev.lock
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
