@@ -111,9 +111,9 @@ class LocalCluster:
             try:
                 if guarded:
                     self._guard = Guard(self.state, environment=self._settings.environment)
-                if self._enclosed:
+                if self._enclosed and slot is not None:
                     enclosure = Enclosure(self._layout, processes=self.processes)
-                    enclosure.start(ports.values())
+                    enclosure.start(ports.values(), slot=slot)
                 self._control_plane.start(self._options)
                 if slot is not None:
                     images = image_archives(self._settings, progress=self._progress)
@@ -184,6 +184,12 @@ class LocalCluster:
             programs=self._layout.recall().programs,
             processes=self.processes,
         )
+
+    def reboot_node(self) -> None:
+        """Reboot the node of an enclosed cluster, as far as its pods can tell; returns when it is
+        ready again.
+        """
+        self.node.reboot(search_path=self._settings.search_path)
 
     def program(self, name: str) -> Path:
         """Where the program of a part lies that this cluster runs with."""

@@ -8,11 +8,13 @@ the machine's loopback address are carried to the same ports inside (`relay`).
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from localcluster.layout import Layout
+from localcluster.node.sweep import mount_points
 from localcluster.processes import ENCLOSURE, Processes
 
 ADDRESS = "192.0.2.1"
@@ -66,18 +68,38 @@ class Enclosure:
         """The path by which the outside reaches an absolute path of the inside."""
         return self.root / path.relative_to("/")
 
-    def start(self, ports: Iterable[int]) -> None:
-        """Make the namespaces and carry these ports of the loopback address into them."""
+    def start(self, ports: Iterable[int], *, slot: int) -> None:
+        """Make the namespaces and carry these ports of the loopback address into them.
+
+        `slot` is the machine's place for a real node, held as long as the enclosure is there.
+        """
         for folder in _OVERLAID:
             (self._folder / folder).mkdir(parents=True)
             (self._folder / "work" / folder).mkdir(parents=True)
         furnish = ["sh", "-c", _FURNISH_THEN_WAIT, str(self._folder), ADDRESS, *_OVERLAID]
         self._processes.start(
-            ENCLOSURE, ["unshare", "--net", "--mount", "--propagation=slave", *furnish], grace=0
+            ENCLOSURE,
+            ["unshare", "--net", "--mount", "--propagation=slave", *furnish],
+            grace=0,
+            inherited=slot,
         )
         furnished = self._folder / "furnished"
         self._processes.wait_ready(ENCLOSURE, furnished.exists, timeout=_PATIENCE)
         self._start_relay(ports)
+
+    def unmount(self, *folders: Path) -> None:
+        """Unmount all that is mounted below these folders of the inside, even where it is busy."""
+        pid = self._processes.pid(ENCLOSURE)
+        if pid is None:
+            return
+        found = [
+            str(point)
+            for point in reversed(mount_points(pid))
+            if any(point.is_relative_to(folder) for folder in folders)
+        ]
+        if found:
+            command = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "--", "umount", "--lazy", *found]
+            subprocess.run(command, check=True)
 
     def _start_relay(self, ports: Iterable[int]) -> None:
         pid = self._processes.pid(ENCLOSURE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from localcluster.node.machine import (
     restore_host_paths,
     socket_answers,
 )
-from localcluster.node.sweep import shim_sockets, sweep
+from localcluster.node.sweep import end_containers, shim_sockets, sweep
 from localcluster.processes import Processes
 from localcluster.waiting import until
 
@@ -124,6 +125,7 @@ class RealNode:
         finally:
             api.close()
         if self._layout.enclosed:
+            self._configure_proxy()
             self._start_proxy()
 
     def start_kubelet(self) -> None:
@@ -171,6 +173,21 @@ class RealNode:
         """Stop and start kubelet and return when it has reported itself ready again."""
         self.stop_kubelet()
         self.start_kubelet()
+
+    def reboot(self, *, search_path: str) -> None:
+        """End everything that runs on the node, forget what a reboot forgets, start all again.
+
+        Only for a node in an enclosure, where what lies below /run and in memory is its own.
+        """
+        self._processes.stop("kube-proxy", "kubelet", "containerd")
+        end_containers(self._layout)
+        self._enclosure.unmount(self._layout.containerd_state, self._layout.kubelet_root)
+        for folder in (self._layout.containerd_state, self.cdi):
+            shutil.rmtree(folder)
+        self.cdi.mkdir()
+        self._start_containerd(search_path, None)
+        self.start_kubelet()
+        self._start_proxy()
 
     def forget_devices(self) -> None:
         """Restart kubelet without its memory of device plugins and of who holds devices.
@@ -222,7 +239,7 @@ class RealNode:
             layout.cni_config / "10-localcluster.conflist", cni_conflist(layout).encode()
         )
 
-    def _start_containerd(self, search_path: str, slot: int) -> None:
+    def _start_containerd(self, search_path: str, slot: int | None) -> None:
         shim = self._programs["containerd-shim-runc-v2"]
         self._processes.start(
             "containerd",
@@ -235,11 +252,13 @@ class RealNode:
             "containerd", lambda: socket_answers(self.containerd_socket), timeout=_PATIENCE
         )
 
-    def _start_proxy(self) -> None:
+    def _configure_proxy(self) -> None:
         kubeconfig = self._cluster.kubeconfig("kube-proxy")
         self._control_plane.kubeconfig_for("system:kube-proxy", target=kubeconfig)
         configuration = kube_proxy_configuration(kubeconfig=kubeconfig, node=NAME)
         write_atomically(self._layout.proxy_config, configuration.encode())
+
+    def _start_proxy(self) -> None:
         self._processes.start(
             "kube-proxy",
             [self._programs["kube-proxy"], f"--config={self._layout.proxy_config}"],

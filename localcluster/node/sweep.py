@@ -32,9 +32,14 @@ def sweep(layout: NodeLayout) -> None:
     """End shims and containers, then remove their mounts and cgroups; kubelet and containerd must
     be gone.
     """
-    until(lambda: not _kill(layout), timeout=_PATIENCE, what="end of containers")
+    end_containers(layout)
     _unmount_below(layout.folder)
     until(_remove_cgroups, timeout=_PATIENCE, what="removal of the pods' cgroups")
+
+
+def end_containers(layout: NodeLayout) -> None:
+    """Kill shims and containers and return when none is left."""
+    until(lambda: not _kill(layout), timeout=_PATIENCE, what="end of containers")
 
 
 def shim_sockets(layout: NodeLayout) -> list[Path]:
@@ -97,17 +102,17 @@ def _remove_cgroups() -> bool:
 
 def _unmount_below(folder: Path) -> None:
     libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
-    for point in reversed(_mount_points()):
+    for point in reversed(mount_points("self")):
         if point.is_relative_to(folder) and libc.umount2(os.fsencode(point), _DETACH) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(point))
 
 
-def _mount_points() -> list[Path]:
-    """Mount points in the order in which they were mounted (proc(5), mountinfo); blanks are octal
-    there.
+def mount_points(process: int | str) -> list[Path]:
+    """What a process has mounted where, in the order of mounting (proc(5), mountinfo); blanks are
+    octal there.
     """
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = Path(f"/proc/{process}/mountinfo").read_text().splitlines()
     return [Path(os.fsdecode(_unescaped(line.split()[4]))) for line in lines]
 
 

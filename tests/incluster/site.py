@@ -1,0 +1,235 @@
+"""A cluster on which gpudetour is installed from the shipped files and its image, and nothing else.
+
+The node is real, in an enclosure: pods reach the API server by its Service, the API server reaches
+the webhook by its Service. Tests look at it as an admin does, by kubectl and on the node's disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localcluster.api import ApiError
+from localcluster.cluster import LocalCluster
+from localcluster.files import write_atomically
+from localcluster.image.archive import Image, archive
+from localcluster.image.make import CUDA_IMAGE
+from localcluster.nvml.install import install
+from localcluster.parts.catalogue import architecture
+from localcluster.stack import AGENT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
+from localcluster.waiting import until
+
+Object = dict[str, Any]
+
+NODE = "node1"
+GPU = "nvidia.com/gpu"
+#: The cards of the node; more than all tests use at a time.
+PROFILE, GPUS = "8x-h100", 8
+#: Where the GPU Operator's driver container shows its root on the host: the agent looks there.
+DRIVER = Path("/run/nvidia/driver")
+CONTROL_PARTS = (WEBHOOK, EXTENDER, CERTS)
+#: Seconds for what takes some on a busy machine: images start, kubelet tells, leases run out.
+PATIENCE = 180.0
+_PODS = "/api/v1/namespaces/default/pods"
+_NODE = f"/api/v1/nodes/{NODE}"
+
+
+class Site:
+    """The cluster with the images imported; gpudetour is installed when a test wants it so."""
+
+    def __init__(self, cluster: LocalCluster, folder: Path) -> None:
+        self.cluster = cluster
+        self.folder = folder
+        self._placed = 0
+        self._installed: Path | None = None
+        self.uuids = install(cluster.node.root / DRIVER.relative_to("/"), PROFILE, node=NODE).uuids
+
+    # The install
+
+    def import_image(self, image: Path) -> None:
+        """Give the node an image, as an admin without a registry does."""
+        self.cluster.node.ctr("images", "import", str(image))
+
+    def import_scheduler(self, file: Path) -> None:
+        """Give the node kube-scheduler under the names that a file has for it."""
+        program = self.cluster.program("kube-scheduler").read_bytes()
+        for reference in images_of(file):
+            if "kube-scheduler" in reference:
+                image = Image(
+                    reference=reference,
+                    program=program,
+                    path="/bin/kube-scheduler",
+                    environment={"PATH": "/bin"},
+                )
+                target = self.folder / "kube-scheduler.tar"
+                write_atomically(target, archive(image, architecture=architecture()))
+                self.import_image(target)
+
+    def apply(self, file: Path) -> None:
+        """`kubectl apply -f`, and wait until all of it serves."""
+        self.cluster.kubectl("apply", f"--filename={file}")
+        self._installed = file
+        self.whole()
+
+    def remove(self) -> None:
+        """`kubectl delete -f` of what was applied last."""
+        if self._installed is not None:
+            self.cluster.kubectl(
+                "delete", f"--filename={self._installed}", "--ignore-not-found", "--timeout=120s"
+            )
+        self._installed = None
+
+    def whole(self) -> None:
+        """Wait until every part serves and a GPU pod would be admitted."""
+        for workload in (*(f"deployment/{name}" for name in CONTROL_PARTS), f"daemonset/{AGENT}"):
+            self.cluster.kubectl(
+                *("--namespace", NAMESPACE, "rollout", "status", workload),
+                f"--timeout={PATIENCE:g}s",
+            )
+        self.offers(GPUS)
+        until(self._admits, timeout=PATIENCE, what="a GPU pod admitted")
+
+    def offers(self, count: int) -> None:
+        """Wait until kubelet has so many GPUs to give."""
+        self.cluster.wait_for(
+            _NODE,
+            lambda node: node["status"]["allocatable"].get(GPU) == str(count),
+            timeout=PATIENCE,
+        )
+
+    def _admits(self) -> bool:
+        try:
+            self.cluster.api.create(f"{_PODS}?dryRun=All", gpu_pod("tried"))
+        except ApiError:
+            return False
+        return True
+
+    # Parts of gpudetour
+
+    def pods_of(self, part: str) -> list[Object]:
+        """The pods of one workload that are not on their way out."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        found = self.cluster.api.get(path, labelSelector=f"app.kubernetes.io/name={part}")["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def delete_part(self, part: str) -> None:
+        """Delete all pods of a workload at once and wait until others are there and ready."""
+        before = {pod["metadata"]["uid"] for pod in self.pods_of(part)}
+        names = [pod["metadata"]["name"] for pod in self.pods_of(part)]
+        self.cluster.kubectl("--namespace", NAMESPACE, "delete", "pod", *names, "--wait=true")
+
+        def replaced() -> bool:
+            now = self.pods_of(part)
+            return (
+                len(now) == len(names)
+                and all(map(is_ready, now))
+                and not before & {pod["metadata"]["uid"] for pod in now}
+            )
+
+        until(replaced, timeout=PATIENCE, what=f"other pods of {part}")
+
+    # Pods of users
+
+    def node(self) -> Object:
+        return self.cluster.api.get(_NODE)
+
+    def create(self, pod: Object) -> Object:
+        return self.cluster.api.create(_PODS, pod)
+
+    def pod(self, name: str) -> Object:
+        return self.cluster.api.get(f"{_PODS}/{name}")
+
+    def running(self, name: str) -> Object:
+        """Wait until a pod runs."""
+        return self.cluster.wait_for(f"{_PODS}/{name}", is_ready, timeout=PATIENCE)
+
+    def place(self) -> Object:
+        """Create one more GPU pod as users write it, and return it when it runs."""
+        self._placed += 1
+        name = f"placed-{self._placed}"
+        self.create(gpu_pod(name))
+        return self.running(name)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What a container finds in its environment."""
+        text = self.cluster.kubectl("exec", name, "--", "box", "env")
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def devices(self, name: str) -> list[str]:
+        """The GPUs that a container was given by CDI, by UUID."""
+        found = self.environment(name)
+        return [value for key, value in found.items() if key.startswith("GPUDETOUR_DEVICE_")]
+
+    def delete_pods(self) -> None:
+        """Delete all that users have and wait for the end of it."""
+        self.cluster.kubectl(
+            "delete", "deployments,pods", "--all", "--grace-period=1", "--wait=true"
+        )
+
+
+def gpu_pod(name: str, **spec: object) -> Object:
+    """The pod of the seeds: one GPU, and what users add to it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [container({GPU: 1})], "terminationGracePeriodSeconds": 1, **spec},
+    }
+
+
+def container(limits: Mapping[str, int]) -> Object:
+    """A container that prints its environment and waits, of an image like CUDA's."""
+    return {
+        "name": "main",
+        "image": CUDA_IMAGE,
+        "imagePullPolicy": "Never",
+        "resources": {"limits": dict(limits)},
+    }
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether all containers of a pod are ready."""
+    conditions = pod["status"].get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def untouched(before: Object, after: Object) -> bool:
+    """Whether a pod runs in the very containers in which it ran before."""
+    return _containers(before) == _containers(after) and is_ready(after)
+
+
+def _containers(pod: Object) -> list[tuple[str, str, int]]:
+    statuses = pod["status"]["containerStatuses"]
+    uid = pod["metadata"]["uid"]
+    return [(uid, status["containerID"], status["restartCount"]) for status in statuses]
+
+
+def documents(file: Path) -> list[Object]:
+    """The objects in a YAML file."""
+    return [item for item in yaml.safe_load_all(file.read_text()) if item]
+
+
+def images_of(file: Path) -> set[str]:
+    """The images that a file names."""
+    return {
+        each["image"]
+        for item in documents(file)
+        if item["kind"] in ("Deployment", "DaemonSet")
+        for each in item["spec"]["template"]["spec"]["containers"]
+    }
+
+
+def names(objects: Iterable[Object]) -> Sequence[str]:
+    """The names of objects."""
+    return [item["metadata"]["name"] for item in objects]
+
+
+def assigned(pod: Object) -> dict[str, list[str]]:
+    """Container to devices, as the Binding wrote it."""
+    text = pod["metadata"]["annotations"]["gpudetour.io/assigned"]
+    found: dict[str, list[str]] = json.loads(text)["containers"]
+    return found
