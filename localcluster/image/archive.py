@@ -1,16 +1,18 @@
-"""Image archives in Docker's format (`docker save`), with one layer. Pure: bytes in, bytes out.
+"""Images of one program and links to it, for the real node. Pure: values in, bytes out.
 
-Equal input gives equal bytes.
+How images are packed is `image.oci`'s business.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from image import oci
+from image.tree import PROGRAM_MODE, Entry, File, Folder, Link
+
+_FOLDERS = ("bin", "dev", "etc", "proc", "sys", "tmp")
+"""The runtime mounts over these; tmp is for pods that want to write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,52 +32,12 @@ class Image:
 
 
 def archive(image: Image, *, architecture: str) -> bytes:
-    """The archive of `image`, as `ctr images import` reads it."""
-    layer = _layer(image)
-    config = {
-        "architecture": architecture,
-        "os": "linux",
-        "config": {
-            "Env": [f"{name}={value}" for name, value in image.environment.items()],
-            "Entrypoint": list(image.entrypoint),
-            "Cmd": list(image.command),
-        },
-        "rootfs": {
-            "type": "layers",
-            "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"],
-        },
-        "history": [{"created_by": "localcluster"}],
-    }
-    manifest = [{"Config": "config.json", "RepoTags": [image.reference], "Layers": ["layer.tar"]}]
-    content = {
-        "config.json": json.dumps(config).encode(),
-        "layer.tar": layer,
-        "manifest.json": json.dumps(manifest).encode(),
-    }
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in content.items():
-            _add_file(tar, name, data, mode=0o644)
-    return buffer.getvalue()
-
-
-def _layer(image: Image) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        # The runtime mounts over these; tmp is for pods that want to write.
-        for folder in ("bin", "dev", "etc", "proc", "sys", "tmp"):
-            entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        _add_file(tar, image.path.lstrip("/"), image.program, mode=0o755)
-        for link in image.links:
-            entry = tarfile.TarInfo(link.lstrip("/"))
-            entry.type, entry.linkname = tarfile.SYMTYPE, image.path
-            tar.addfile(entry)
-    return buffer.getvalue()
-
-
-def _add_file(tar: tarfile.TarFile, name: str, content: bytes, *, mode: int) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(content), mode
-    tar.addfile(entry, io.BytesIO(content))
+    """The archive of `image`, as `ctr images import` reads it. Equal images give equal bytes."""
+    tree: dict[str, Entry] = {folder: Folder() for folder in _FOLDERS}
+    tree[image.path.lstrip("/")] = File(image.program, PROGRAM_MODE)
+    tree |= {link.lstrip("/"): Link(image.path) for link in image.links}
+    configuration = oci.Configuration(
+        entrypoint=image.entrypoint, command=image.command, environment=image.environment
+    )
+    layer = oci.layer_of(tree, made_of="localcluster")
+    return oci.archive(image.reference, [layer], configuration, architecture=architecture)
