@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
+from image.faults import FAULTS as IMAGE_FAULTS
 from localcluster.cluster import LocalCluster
 from localcluster.controlplane import PARTS as CONTROL_PLANE_PARTS
+from localcluster.image.product import product_archive
 from localcluster.node.machine import NodeError, check_machine, check_rights
 from localcluster.node.real import PARTS as NODE_PARTS
 from localcluster.node.slot import is_taken
@@ -63,6 +66,15 @@ def real_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     del node_parts
     with _cluster(tmp_path_factory, node=True) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def product_image() -> Path:
+    """The archive of gpudetour's own image, of the sources as they are; made once, then cached."""
+    try:
+        return product_archive(default_settings(), progress=PlainProgress(sys.stderr))
+    except IMAGE_FAULTS as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
