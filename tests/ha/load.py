@@ -100,27 +100,28 @@ class Load:
     def nothing_ends(self) -> Iterator[Callable[[], None]]:
         """Keep all pods: while the auditor's watch is cut, no GPU may change hands unseen.
 
-        Begins when there is room for those that will be bound meanwhile. Half of it is kept back,
-        however long it takes, until what is yielded is called: so there is something to bind then.
+        Each call of what is yielded lets a quarter of the pods that may live at a time be created
+        more, twice in all: so there is something to bind, however long the steps before it took.
         """
         with self._changed:
             self._limit = _LIVING // 2
             while self._auditor.living() > self._limit:
                 self._changed.wait(_STEP)
             self._ending = False
-            self._limit = _LIVING * 3 // 4
             self._changed.wait_for(lambda: not self._busy)
+
+        def more() -> None:
+            with self._changed:
+                self._limit += _LIVING // 4
+                self._changed.notify_all()
+
         try:
-            yield lambda: self._let_live(_LIVING)
+            yield more
         finally:
             with self._changed:
                 self._ending = True
-            self._let_live(_LIVING)
-
-    def _let_live(self, limit: int) -> None:
-        with self._changed:
-            self._limit = limit
-            self._changed.notify_all()
+                self._limit = _LIVING
+                self._changed.notify_all()
 
     def _create(self) -> None:
         while self._turn_to_create():

@@ -187,11 +187,12 @@ def test_no_epoch_comes_back_when_nobody_is_left_who_knows_it(site: Site) -> Non
 def test_binding_goes_on_after_a_restart_of(
     site: Site, measures: Measures, part: Restartable
 ) -> None:
-    with site.load.nothing_ends() as go_on:
+    with site.load.nothing_ends() as more:
+        more()
         steps = Steps(site.leader())
         killed = time.monotonic()
         site.cluster.restart(part)
-        go_on()
+        more()
         steps.pass_on()
         site.bind_some(10, since=killed)
         measures.note(f"SIGKILL of {part}: longest pause", site.longest_pause(killed))
@@ -209,15 +210,16 @@ def test_watches_that_are_cut_go_on_where_they_were(site: Site) -> None:
 def test_a_watch_from_before_a_compaction_is_begun_anew(site: Site, measures: Measures) -> None:
     leader = site.leader()
     before = began_anew(leader)
-    with site.load.nothing_ends() as go_on:
+    with site.load.nothing_ends() as more:
         watches = leader.api.keep(watch, count=99)
         leader.api.cut_watches()
         watches.wait(2)
+        more()
         site.bind_some(10)  # of which the leader hears nothing
         site.cluster.compact_etcd()
         killed = time.monotonic()
         site.cluster.restart("kube-apiserver")  # whose memory would still reach back
-        go_on()
+        more()
         watches.pass_on()
         site.bind_some(10, since=killed)
         measures.note("410 on every watch: longest pause", site.longest_pause(killed))
