@@ -19,21 +19,22 @@ def main() -> None:
     """Write every layer into a folder of its own."""
     parser = argparse.ArgumentParser(prog="python -m image", description=__doc__)
     parser.add_argument("folder", type=Path, help="gets a folder for each layer; must be missing")
+    parser.add_argument("--cache", type=Path, help="keeps downloads; by default they are removed")
     arguments = parser.parse_args()
     try:
-        _write(arguments.folder)
+        with TemporaryDirectory(prefix="gpudetour-image-") as scratch:
+            _write(arguments.folder, arguments.cache or Path(scratch))
     except FAULTS as error:
         sys.exit(f"{parser.prog}: {error}")
 
 
-def _write(folder: Path) -> None:
+def _write(folder: Path, cache: Path) -> None:
     folder.mkdir(parents=True)
-    with TemporaryDirectory(prefix="gpudetour-debian-") as cache:
-        ingredients = gather(Path.cwd(), cache=Path(cache), report=_tell)
-        plain = layer_trees(ingredients)
-        for name, tree in plain.items():
-            whole = with_bytecode(tree, system=plain["debian"], processor=ingredients.processor)
-            write_tree(whole, folder / name)
+    ingredients = gather(Path.cwd(), cache=cache, report=_tell)
+    plain = layer_trees(ingredients)
+    for name, tree in plain.items():
+        whole = with_bytecode(tree, system=plain["debian"], processor=ingredients.processor)
+        write_tree(whole, folder / name)
 
 
 def _tell(text: str) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from image import debian, wheels
 from image.bytecode import compiled
@@ -59,7 +58,7 @@ class Image:
 def gather(
     checkout: Path, *, cache: Path, sources: str | None = None, report: Report
 ) -> Ingredients:
-    """Download and read all ingredients; `cache` keeps Debian's packages between calls.
+    """Download and read all ingredients; `cache` keeps the downloads between calls.
 
     `sources` as in `debian.download`. Raises `DebianError`, `WheelError`, `PackageError`,
     `ProductError` and `UnknownProcessor`.
@@ -67,14 +66,13 @@ def gather(
     project, processor = read_project(checkout), this_processor()
     found = debian.download(
         debian.wanted_packages(),
-        folder=cache,
+        folder=cache / "debian",
         architecture=processor.name,
         sources=sources,
         report=report,
     )
-    with TemporaryDirectory(prefix="gpudetour-wheels-") as folder:
-        lock = checkout / "requirements" / "runtime.lock"
-        unpacked = wheels.download(lock, folder=Path(folder), processor=processor, report=report)
+    lock = checkout / "requirements" / "runtime.lock"
+    unpacked = wheels.download(lock, folder=cache / "wheels", processor=processor, report=report)
     return Ingredients(
         project=project,
         processor=processor,

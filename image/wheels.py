@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from email.parser import Parser
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from image.platforms import Processor
 from image.tree import Entry, File, Tree
@@ -46,11 +47,25 @@ class Wheel:
 def download(
     lock: Path, *, folder: Path, processor: Processor, report: Callable[[str], None]
 ) -> list[Wheel]:
-    """Every wheel that `lock` names for `processor`; raises `WheelError`.
+    """Every wheel that `lock` names for `processor`, kept in `folder` between calls.
 
-    `folder` must be empty. What pip downloaded before comes from its own cache.
+    Raises `WheelError`. One call at a time in a folder.
     """
-    report("downloading the locked wheels")
+    text = lock.read_text()
+    kept = folder / hashlib.sha256(f"{processor.name} {text}".encode()).hexdigest()[:32]
+    if not kept.exists():
+        report("downloading the locked wheels")
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as scratch:
+            _pip_download(lock, Path(scratch, "wheels"), processor)
+            Path(scratch, "wheels").rename(kept)
+    wheels = [read_wheel(path.name, path.read_bytes()) for path in sorted(kept.glob("*.whl"))]
+    if strange := [wheel.file_name for wheel in wheels if f"sha256:{wheel.sha256}" not in text]:
+        raise WheelError(f"{kept} holds what {lock.name} does not name, {strange[0]}; remove it")
+    return wheels
+
+
+def _pip_download(lock: Path, folder: Path, processor: Processor) -> None:
     choice = ["--python-version", PYTHON, "--implementation", "cp"]
     for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none"):
         choice += ["--abi", abi]
@@ -69,7 +84,6 @@ def download(
         raise WheelError(
             f"pip cannot download what {lock.name} names: {outcome.stderr.strip()[-800:]}"
         )
-    return [read_wheel(path.name, path.read_bytes()) for path in sorted(folder.glob("*.whl"))]
 
 
 def read_wheel(file_name: str, data: bytes) -> Wheel:

@@ -77,8 +77,8 @@ def _make(
         return _read_layer(kept / key) or _write_layer(kept / key, make())
 
     with progress.task("make the container image") as report:
-        debian = settings.cache / "debian"
-        ingredients = gather(checkout, cache=debian, sources=sources, report=report)
+        downloads = settings.cache / "images" / "downloads"
+        ingredients = gather(checkout, cache=downloads, sources=sources, report=report)
         image = build(ingredients, reference=reference, keep=keep, report=report)
     _prune(kept, "*.blob")
     return image
