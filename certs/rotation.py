@@ -23,7 +23,7 @@ _MISSED = 6
 
 _ADVICE: dict[type[Exception], str] = {
     NotFound: "apply the manifests first: the namespace does not exist",
-    Forbidden: "grant the service account what manifests/base/rbac.yaml grants to gpudetour-certs",
+    Forbidden: "grant the service account what manifests/kubeadm.yaml grants to gpudetour-certs",
     Unauthorized: "the token is not accepted; look at the service account and the kubeconfig",
     Invalid: "something refuses what is written: an immutable Secret, or an admission policy",
     OSError: "make the folder of --write-to writable",

@@ -245,8 +245,8 @@ def proof() -> Step:
     return Step(
         title="proof",
         reason="nothing else is to be installed on the node: gpudetour's agent is a DaemonSet"
-        " (kubectl apply -k manifests/base) and finds the GPU by itself. If it does not come:"
-        " gpudetour doctor --node NAME",
+        " (kubectl apply -f manifests/kubeadm.yaml) and finds the GPU by itself. If it does not"
+        " come: gpudetour doctor --node NAME",
         script="""\
 nvidia-smi -L
 ls -l /dev/nvidiactl /dev/nvidia-uvm

@@ -174,8 +174,8 @@ OPTIONS: tuple[command.Option, ...] = (
         "--preemption",
         type=click.Choice([mode.value for mode in Mode]),
         default=Mode.OFF.value,
-        help="Evict pods of lower priority whose GPUs a pod waits for (manifests/preemption grants "
-        "the right); off: leave it to kube-scheduler, which sees no GPUs.",
+        help="Evict pods of lower priority whose GPUs a pod waits for (preemption.enabled of the "
+        "chart grants the right); off: leave it to kube-scheduler, which sees no GPUs.",
     ),
     click.option(
         "--stuck-after",

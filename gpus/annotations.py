@@ -231,7 +231,7 @@ def decode_in_use(text: str) -> dict[DeviceId, PodUid]:
 def assigned_prefix(epoch: int | str) -> str:
     """Return the text with which `assigned` of that epoch starts; the fencing policy compares it.
 
-    The policy (manifests/base) builds the same text in CEL from the Lease's `leaseTransitions`.
+    The policy gpudetour-fence builds the same text in CEL from the Lease's `leaseTransitions`.
     """
     return f'{{"v":{VERSION},"epoch":{epoch},'
 

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from localcluster import rendering
 from localcluster.api import ApiError
 from localcluster.cluster import KubectlError, LocalCluster
 from localcluster.guard import wait_for_owner_end
@@ -21,12 +22,14 @@ from localcluster.parts.obtain import PartsUnavailable, ensure
 from localcluster.parts.progress import progress_on
 from localcluster.processes import ProcessDied
 from localcluster.settings import default_settings
+from localcluster.shipped import ManifestError
 from localcluster.toolchain import ToolchainError
 from localcluster.waiting import WaitedTooLong
 
 _FAULTS = (
     ApiError,
     KubectlError,
+    ManifestError,
     NodeError,
     OSError,
     PartsUnavailable,
@@ -147,6 +150,14 @@ def parts(names: tuple[str, ...], *, keep_going: bool) -> None:
             click.echo(f"{error}\n", err=True)
     for name, path in found.items():
         click.echo(f"{name}\t{path}")
+
+
+@main.command()
+def manifests() -> None:
+    """Render the chart into the files beside it, and name those that changed."""
+    found = ensure([rendering.PART], settings=default_settings(), progress=progress_on(sys.stderr))
+    for path in rendering.write_files(helm=found[rendering.PART]):
+        click.echo(path)
 
 
 @main.command(hidden=True)

@@ -24,6 +24,7 @@ from localcluster.node.slot import is_taken
 from localcluster.parts.catalogue import architecture, catalogue
 from localcluster.parts.installed import find
 from localcluster.parts.progress import PlainProgress
+from localcluster.rendering import PART as HELM
 from localcluster.settings import default_settings
 from localcluster.simulated import PART as KWOK
 
@@ -34,6 +35,12 @@ REQUIRE_ALL = os.environ.get("GPUDETOUR_REQUIRE_ALL") == "1"
 def control_plane_parts() -> None:
     """Skip where a program of the control plane, or of simulated nodes, is missing."""
     _need_parts(*CONTROL_PLANE_PARTS, KWOK)
+
+
+@pytest.fixture(scope="session")
+def helm() -> None:
+    """Skip where the chart cannot be rendered; what is committed of it needs no Helm."""
+    _need_parts(HELM)
 
 
 @pytest.fixture(scope="session")

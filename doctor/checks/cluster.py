@@ -133,7 +133,7 @@ def _advertised(facts: Facts) -> Result:
     return broken(
         f"the node offers no {RESOURCE}; {who} on it, and gpudetour's path is"
         f" {facts.path() or 'not set'}",
-        "kubectl apply -k manifests/base  # gpudetour serves the GPUs itself",
+        "kubectl apply -f manifests/kubeadm.yaml  # gpudetour serves the GPUs itself",
         f"kubectl describe node {cluster.node}",
     )
 

@@ -1,7 +1,7 @@
 """The objects that hand a pod its node and its devices: the ConfigMap and the Binding.
 
 Both begin their `assigned` annotation with the epoch and bear our label, for that is what the
-fencing policy looks at (manifests/base/policy-fence.yaml).
+fencing policy looks at (manifests/chart/templates/policy-fence.yaml).
 """
 
 from __future__ import annotations

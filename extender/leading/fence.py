@@ -56,7 +56,7 @@ class Fence:
             if self._refusal(epoch - 1) is None:
                 return (
                     f"the API server lets Bindings of epoch {epoch - 1} pass in epoch {epoch}: "
-                    "apply the policies gpudetour-fence and gpudetour-assign (manifests/base), "
+                    "apply the policies gpudetour-fence and gpudetour-assign (in manifests), "
                     "or run a single replica with --fence=off"
                 )
             if (refusal := self._refusal(epoch)) is not None:

@@ -202,9 +202,7 @@ def test_without_its_rights_it_says_what_to_grant_and_goes_on(
     rules = cluster.api.get(ROLE)["rules"]
     cluster.api.patch(ROLE, {"rules": []})
     try:
-        until(
-            lambda: "manifests/base/rbac.yaml" in keeper.readiness(), timeout=30, what="the advice"
-        )
+        until(lambda: "manifests/kubeadm.yaml" in keeper.readiness(), timeout=30, what="the advice")
         assert (keeper.metric("gpudetour_certificate_passes_total", result="failed") or 0) > 0
     finally:
         cluster.api.patch(ROLE, {"rules": rules})

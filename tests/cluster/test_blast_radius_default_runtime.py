@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 import urllib3
-import yaml
 
 from localcluster.api import ApiError
-from localcluster.shipped import MANIFESTS
 from localcluster.stack import WEBHOOK, Stack
 from localcluster.waiting import until
 from tests.cluster.pods import Object, gpu_pod, plain_pod
 from tests.cluster.strange_webhook import CONFIGURATIONS
+from tests.manifests.choices import CLOSING, closing_webhook, option_of
 
 pytestmark = pytest.mark.controlplane
 
@@ -29,35 +27,16 @@ VOID = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
 
 
 @pytest.fixture(scope="module")
-def rendered(quiet_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
-    """The base with the component, as kubectl's own kustomize makes it."""
-    folder = tmp_path_factory.mktemp("kustomization")
-    kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [os.path.relpath(MANIFESTS / "base", folder)],
-        "components": [os.path.relpath(MANIFESTS / "default-runtime", folder)],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    return list(yaml.safe_load_all(quiet_stack.cluster.kubectl("kustomize", str(folder))))
-
-
-def of(rendered: list[Object], kind: str, name: str) -> Object:
-    (found,) = (i for i in rendered if (i["kind"], i["metadata"]["name"]) == (kind, name))
-    return found
-
-
-@pytest.fixture(scope="module")
-def closing(quiet_stack: Stack, rendered: list[Object]) -> Iterator[Stack]:
-    """The stack with what the component changes: a webhook more, and an option."""
+def closing(quiet_stack: Stack, helm: None) -> Iterator[Stack]:
+    """The stack with what `defaultRuntime.close` changes: a webhook more, and an option."""
+    del helm
     api = quiet_stack.cluster.api
     before = api.get(OURS)["webhooks"]
-    *_, added = of(rendered, "MutatingWebhookConfiguration", "gpudetour")["webhooks"]
+    added = closing_webhook()
     bundle = before[0]["clientConfig"]["caBundle"]
     path = added["clientConfig"]["service"]["path"]
     added["clientConfig"] = {"url": quiet_stack.webhook_url + path, "caBundle": bundle}
-    (container,) = of(rendered, "Deployment", WEBHOOK)["spec"]["template"]["spec"]["containers"]
-    option = container["args"][-1]
+    option = option_of(CLOSING, WEBHOOK)
     quiet_stack.stop("webhook")
     quiet_stack.start_webhook({option: None, "--canary-interval": "0.3"})
     api.patch(OURS, [{"op": "add", "path": "/webhooks/-", "value": added}], kind="json")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from kube.client import Client
 from kube.connection import connect
 from kube.errors import Forbidden
-from localcluster import shipped
-from localcluster.shipped import MANIFESTS
 from localcluster.stack import EXTENDER, NAMESPACE, Stack
 from localcluster.waiting import until
 from tests.cluster.crowd import GPUS, NODES, PODS, Site, crowded
-from tests.cluster.pods import Object, bound, gpu_pod, refused
+from tests.cluster.pods import bound, gpu_pod, refused
+from tests.manifests.choices import EVICTING, option_of, rights_to_evict
 
 pytestmark = pytest.mark.controlplane
 
@@ -32,23 +29,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -
 
 
 @pytest.fixture(scope="module")
-def option(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the shipped component adds to the base: rights, which are granted, and an option."""
-    folder = tmp_path_factory.mktemp("kustomization")
-    kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [os.path.relpath(MANIFESTS / "base", folder)],
-        "components": [os.path.relpath(MANIFESTS / "preemption", folder)],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    rendered = list(yaml.safe_load_all(stack.cluster.kubectl("kustomize", str(folder))))
-    before = [*shipped.objects()]
-    added = [item for item in rendered if "preemption" in item["metadata"]["name"]]
-    assert len(rendered) == len(before) + len(added)
-    stack.cluster.apply(added)
-    (extender,) = [i for i in rendered if i["kind"] == "Deployment" and _name(i) == EXTENDER]
-    name, value = extender["spec"]["template"]["spec"]["containers"][0]["args"][-1].split("=")
+def option(stack: Stack, helm: None) -> dict[str, str]:
+    """What preemption adds to what is shipped: rights, which are granted, and an option."""
+    del helm
+    stack.cluster.apply(rights_to_evict())
+    name, value = option_of(EVICTING, EXTENDER).split("=")
     restart(stack, {name: value})
     return {name: value}
 
@@ -57,10 +42,6 @@ def restart(stack: Stack, option: dict[str, str]) -> None:
     """Let another extender lead."""
     stack.stop("extender")
     stack.start_extender(option)
-
-
-def _name(item: Object) -> str:
-    return str(item["metadata"]["name"])
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from localcluster import shipped
 from localcluster.nvml.install import install
 from localcluster.stack import EXTENDER, NAMESPACE, WEBHOOK, Stack
 from localcluster.waiting import until
+from tests.manifests.choices import rights_to_evict
 
 Object = dict[str, Any]
 NODES = ("worker-a", "worker-b")
@@ -38,7 +39,7 @@ class DailyLife:
     def begin(self) -> None:
         """Install everything, with two nodes of two GPUs."""
         self._stack.install()
-        self._cluster.apply([shipped.MANIFESTS / "preemption" / "rbac.yaml"])
+        self._cluster.apply(rights_to_evict())
         self._cluster.create_simulated_nodes(NODES)
         for node in NODES:
             install(self._folder / node, "2x-rtx-4090", node=node)

@@ -20,6 +20,7 @@ from localcluster.shipped import Variant
 from localcluster.simulated import NodeTemplate
 from localcluster.stack import AGENT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
 from localcluster.waiting import until
+from tests.manifests.choices import rights_to_evict
 from tests.manifests.door import Door, Identity, Object, Request, bearing, standing_for
 
 TEAM, CLOSED, WARNED = "team", "team-closed", "team-warned"
@@ -136,7 +137,7 @@ def guarded(folder: Path, variant: Variant = Variant.BASE) -> Iterator[Guarded]:
         cluster.apply(shipped.cluster_objects(variant))
         kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
         cluster.apply(shipped.objects(*kinds, variant=variant))
-        cluster.apply([shipped.MANIFESTS / "preemption" / "rbac.yaml"])
+        cluster.apply(rights_to_evict())
         _furnish(cluster, lease=_LEASE[variant])
         door = Door(cluster)
         try:

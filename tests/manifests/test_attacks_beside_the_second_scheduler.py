@@ -29,10 +29,10 @@ ASSIGN, FENCE = "gpudetour-assign", "gpudetour-fence"
 
 @pytest.fixture(scope="module")
 def second(
-    tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None
+    tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None, helm: None
 ) -> Iterator[Guarded]:
     """The policies and rights of the second scheduler's variant."""
-    del control_plane_parts
+    del control_plane_parts, helm
     folder = tmp_path_factory.mktemp("second")
     with guarded(folder, Variant.SECOND_SCHEDULER) as site:
         yield site

@@ -8,13 +8,13 @@ import json
 from dataclasses import dataclass
 
 import pytest
-import yaml
 
 from localcluster import shipped
 from localcluster.cluster import LocalCluster
 from localcluster.controlplane import ControlPlaneOptions
 from localcluster.stack import Stack
 from tests.manifests.audit import Access, Grant, accesses, audit_policy, grants, unused
+from tests.manifests.choices import rights_to_evict
 from tests.manifests.daily_life import DailyLife
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(600)]
@@ -34,12 +34,11 @@ class Life:
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Life:
-    """The base with the right to evict."""
-    del control_plane_parts
+def life(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None, helm: None) -> Life:
+    """What is shipped, with the right to evict."""
+    del control_plane_parts, helm
     folder = tmp_path_factory.mktemp("rights")
-    evicting = yaml.safe_load_all((shipped.MANIFESTS / "preemption" / "rbac.yaml").read_text())
-    granted = list(grants([*shipped.objects(*_ROLES), *evicting]))
+    granted = list(grants([*shipped.objects(*_ROLES), *rights_to_evict()]))
     policy = folder / "audit.yaml"
     policy.write_text(json.dumps(audit_policy({grant.user for grant in granted})))
     with LocalCluster(folder / "cluster", options=ControlPlaneOptions(audit_policy=policy)) as one:

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX, DEVICES_FROM, GPU_LABEL, PREFIX
 from gpus.demand import is_gpu_resource
@@ -17,11 +16,12 @@ from gpus.model import (
     SHARED_GPU_RESOURCE,
 )
 from localcluster import shipped
+from tests.manifests.choices import closing_webhook
 from webhook.containers import VISIBLE_DEVICES
 
 Object = dict[str, Any]
 
-DEFAULT_RUNTIME = shipped.MANIFESTS / "default-runtime"
+NAMES = ("pods.gpudetour.io", "runtime.gpudetour.io", "others.gpudetour.io")
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 #: Opens the part of an expression that looks at the names of resources.
 ASKS = "c.?resources.?requests.orValue({}).exists(name,"
@@ -32,29 +32,31 @@ def only(kind: str, name: str) -> Object:
     return found
 
 
-def webhooks() -> dict[str, Object]:
-    """All webhooks by name: those of the base, and the one that the component adds."""
+@pytest.fixture(scope="module")
+def webhooks(helm: None) -> dict[str, Object]:
+    """All webhooks by name: those that are always there, and the one of a default runtime."""
+    del helm
     listed = only("MutatingWebhookConfiguration", "gpudetour")["webhooks"]
-    (added,) = yaml.safe_load((DEFAULT_RUNTIME / "webhook.yaml").read_text())
-    return {webhook["name"]: webhook for webhook in [*listed, added["value"]]}
+    return {webhook["name"]: webhook for webhook in [*listed, closing_webhook()]}
 
 
-def expressions() -> list[str]:
+@pytest.fixture(scope="module")
+def expressions(webhooks: dict[str, Object]) -> list[str]:
     """Every CEL expression that looks at the names of resources."""
     policy = only("ValidatingAdmissionPolicy", "gpudetour-admitted")["spec"]
     found = [item["expression"] for item in policy["variables"]]
-    for webhook in webhooks().values():
+    for webhook in webhooks.values():
         found += [item["expression"] for item in webhook["matchConditions"]]
     return [expression for expression in found if ASKS in expression]
 
 
-def test_all_expressions_name_the_same_resources_in_the_same_words() -> None:
+def test_all_expressions_name_the_same_resources_in_the_same_words(expressions: list[str]) -> None:
     words = {
         re.sub(r"\s+", " ", re.search(r"exists\(name,(.+?)!= '0'\)", text, re.DOTALL).group(1))  # type: ignore[union-attr]
-        for text in expressions()
+        for text in expressions
     }
 
-    assert len(expressions()) == 4
+    assert len(expressions) == 4
     (asked,) = words
     exact = re.findall(r"'([a-z./]+)'[,\]]", asked)
     prefixes = re.findall(r"startsWith\('([^']+)'\)", asked)
@@ -71,9 +73,11 @@ def test_the_policy_looks_at_what_the_webhook_writes() -> None:
         assert f"'{name}'" in text.replace('"', "'")
 
 
-@pytest.mark.parametrize("name", webhooks())
-def test_no_webhook_can_stop_a_pod_or_hold_it_for_long(name: str) -> None:
-    webhook = webhooks()[name]
+@pytest.mark.parametrize("name", NAMES)
+def test_no_webhook_can_stop_a_pod_or_hold_it_for_long(
+    name: str, webhooks: dict[str, Object]
+) -> None:
+    webhook = webhooks[name]
 
     assert webhook["failurePolicy"] == "Ignore"
     assert webhook["sideEffects"] == "None"
@@ -87,32 +91,38 @@ def test_no_webhook_can_stop_a_pod_or_hold_it_for_long(name: str) -> None:
         )
 
 
-def test_what_goes_to_the_webhook_is_what_the_policy_looks_at() -> None:
+def test_what_goes_to_the_webhook_is_what_the_policy_looks_at(
+    webhooks: dict[str, Object],
+) -> None:
     policy = only("ValidatingAdmissionPolicy", "gpudetour-admitted")["spec"]["matchConstraints"]
-    pods = webhooks()["pods.gpudetour.io"]
+    pods = webhooks["pods.gpudetour.io"]
 
     assert policy["resourceRules"] == pods["rules"]
     assert policy["namespaceSelector"] == pods["namespaceSelector"]
 
 
-@pytest.mark.parametrize("name", webhooks())
-def test_the_cluster_and_our_own_namespace_never_depend_on_us(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cluster_and_our_own_namespace_never_depend_on_us(
+    name: str, webhooks: dict[str, Object]
+) -> None:
     ours = only("Namespace", "gpudetour-system")["metadata"]["name"]
     (excluded,) = (
         expression["values"]
-        for expression in webhooks()[name]["namespaceSelector"]["matchExpressions"]
+        for expression in webhooks[name]["namespaceSelector"]["matchExpressions"]
         if (expression["key"], expression["operator"]) == (NAMESPACE_NAME, "NotIn")
     )
 
     assert {"kube-system", ours} <= set(excluded)
 
 
-def test_only_pods_that_ask_for_gpus_are_served_where_gpus_are_watched() -> None:
+def test_only_pods_that_ask_for_gpus_are_served_where_gpus_are_watched(
+    webhooks: dict[str, Object],
+) -> None:
     watched = {"key": PREFIX + "monitoring", "operator": "NotIn", "values": ["true"]}
     excluding = {
         name
-        for name, webhook in webhooks().items()
+        for name, webhook in webhooks.items()
         if watched in webhook["namespaceSelector"]["matchExpressions"]
     }
 
-    assert excluding == set(webhooks()) - {"pods.gpudetour.io"}
+    assert excluding == set(webhooks) - {"pods.gpudetour.io"}

@@ -8,12 +8,12 @@ from typing import Any
 
 import jsonpatch
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kube.errors import ApiError, api_error
 from localcluster import shipped
+from tests.manifests.choices import closing_webhook
 from tests.webhook.mutating import mutator
 from tests.webhook.reviews import Raw
 from webhook import canary_verdict
@@ -200,14 +200,14 @@ def test_the_cause_is_told_from_the_configuration(found: Raw | None, told: str) 
     assert told in cause(ASKING, found)
 
 
-def test_the_names_are_those_of_the_manifests() -> None:
+def test_the_names_are_those_of_the_manifests(helm: None) -> None:
+    del helm
     (found,) = shipped.objects("MutatingWebhookConfiguration")
     policies = {item["metadata"]["name"] for item in shipped.objects("ValidatingAdmissionPolicy")}
-    component = shipped.MANIFESTS / "default-runtime" / "webhook.yaml"
-    (added,) = yaml.safe_load(component.read_text())
+    added = closing_webhook()
 
     assert found["metadata"]["name"] == canary_verdict.CONFIGURATION
     assert canary_verdict.POLICY in policies
     assert [tried.webhook for tried in ALL] == [
-        webhook["name"] for webhook in [*found["webhooks"], added["value"]]
+        webhook["name"] for webhook in [*found["webhooks"], added]
     ]
