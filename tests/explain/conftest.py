@@ -1,0 +1,37 @@
+"""One control plane on which situations are set up one after the other, and taken away again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from localcluster.cluster import LocalCluster
+from localcluster.controlplane import ControlPlaneOptions
+from localcluster.stack import Stack
+from tests.explain.site import Site
+
+
+@pytest.fixture(scope="session")
+def explain_stack(
+    tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None
+) -> Iterator[Stack]:
+    """gpudetour on a cluster without nodes; nodes are ready as they are created."""
+    del control_plane_parts
+    state = tmp_path_factory.mktemp("explain") / "cluster"
+    options = ControlPlaneOptions(
+        node_lifecycle=False,
+        apiserver_args=["--disable-admission-plugins=TaintNodesByCondition"],
+    )
+    with LocalCluster(state, options=options) as cluster:
+        stack = Stack(cluster)
+        stack.install()
+        yield stack
+
+
+@pytest.fixture
+def site(explain_stack: Stack) -> Iterator[Site]:
+    """An empty cluster for one situation, with everything working; it is empty again afterwards."""
+    site = Site(explain_stack)
+    yield site
+    site.clear()
