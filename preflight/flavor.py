@@ -29,10 +29,20 @@ class Flavor:
         """What installs it."""
         if self.manifest:
             return f"kubectl apply -f manifests/{self.manifest}.yaml"
-        return (
-            "helm install gpudetour manifests/chart --namespace gpudetour-system"
-            f" --create-namespace --set flavor={self.preset}"
-        )
+        return helm_install(self.preset)
+
+    @property
+    def brings_runtime_class(self) -> bool:
+        """Tell whether RuntimeClass nvidia comes with the distribution, and not with ours."""
+        return self.preset in ("k3s", "rke2")
+
+
+def helm_install(preset: str, *settings: str) -> str:
+    """Return the command that installs the chart, from a namespace other than the one it makes."""
+    values = (f"flavor={preset}", *settings)
+    return "helm install -n kube-system gpudetour manifests/chart" + "".join(
+        f" --set {value}" for value in values
+    )
 
 
 def _second(name: str) -> Flavor:

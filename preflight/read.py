@@ -135,10 +135,13 @@ class _Reader:
             "spec": {"clusterIP": wanted, "ports": [{"port": 443}]},
         }
         path = "/api/v1/namespaces/default/services"
+        # A dry run allocates nothing, and so does not see that an address is in use.
+        if owner := self._owner(wanted):
+            return Address(wanted=wanted, owner=owner)
         try:
             self.client.create(path, service, params={"dryRun": "All"})
         except Invalid as error:
-            return Address(wanted=wanted, refusal=error.message, owner=self._owner(wanted))
+            return Address(wanted=wanted, refusal=error.message)
         except ApiError as error:
             self.unreadable[f"dry run of {path}"] = str(error)
             return Address(wanted=wanted, refusal=str(error))

@@ -7,7 +7,7 @@ import re
 from doctor.facts.facts import version_of
 from doctor.facts.runtime import HANDLER
 from doctor.findings import Result, broken, not_applicable, ok, unknown, warning
-from preflight.flavor import flavor_of
+from preflight.flavor import flavor_of, helm_install
 from preflight.question import Check
 from preflight.surroundings import Surroundings, Workload
 
@@ -67,13 +67,13 @@ def _address(seen: Surroundings) -> Result:
         return not_applicable("no scheduler outside the extender's pod calls it")
     if address.owner == f"{NAMESPACE}/gpudetour-extender":
         return ok(f"{address.wanted} belongs to gpudetour's Service already")
-    if not address.refusal:
-        return ok(f"{address.wanted} is free")
     if address.owner:
         return broken(
             f"{address.wanted} belongs to Service {address.owner}",
             _other_address("ADDRESS", seen),
         )
+    if not address.refusal:
+        return ok(f"{address.wanted} is free")
     if (found := _RANGE.search(address.refusal)) is not None:
         return broken(
             f"{address.wanted} is not in the cluster's Service range {found[1]}",
@@ -84,10 +84,7 @@ def _address(seen: Surroundings) -> Result:
 
 def _other_address(address: str, seen: Surroundings) -> str:
     preset = flavor_of(seen.machines or ()).preset or "kubeadm"
-    return (
-        "helm install gpudetour manifests/chart --namespace gpudetour-system --create-namespace"
-        f" --set flavor={preset} --set extender.clusterIP={address}"
-    )
+    return helm_install(preset, f"extender.clusterIP={address}")
 
 
 def _pod_security(seen: Surroundings) -> Result:
@@ -108,6 +105,13 @@ def _runtime_class(seen: Surroundings) -> Result:
     if seen.runtime_classes is None:
         return unknown("RuntimeClasses cannot be read")
     handler = seen.runtime_classes.get(HANDLER)
+    flavor = flavor_of(seen.machines or ())
+    if handler is None and flavor.brings_runtime_class:
+        return warning(
+            f"RuntimeClass {HANDLER} is missing, which {flavor.name} of today brings itself, so"
+            " that the shipped manifest leaves it out",
+            helm_install(flavor.preset, "runtimeClass.create=true"),
+        )
     if handler is None:
         return ok(f"RuntimeClass {HANDLER} is not there yet; the install brings it")
     if handler == HANDLER:
