@@ -19,7 +19,7 @@ from webhook.containers import VISIBLE_DEVICES
 from webhook.mutate import Mutated, Refused
 from webhook.shape import Raw
 
-#: Of what is shipped: the objects without which nobody is sent to us, or refused when we are silent.
+#: Of what is shipped: without these nobody is sent to us, or refused when we are silent.
 CONFIGURATION = "gpudetour"
 POLICY = "gpudetour-admitted"
 #: In the second message of that policy only.
