@@ -25,19 +25,24 @@ _UNKNOWN = "unknown model"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was read of a cluster, and when; `leases` are the agents' heartbeats by node."""
+    """What was read of a cluster, and when; `leases` are the agents' heartbeats by node.
+
+    With `held_only` the pods are those that are bound and have not ended, and nothing else than
+    their metadata is known.
+    """
 
     nodes: Iterable[Node]
     pods: Iterable[Pod]
     leases: Mapping[str, Lease]
     at: datetime
+    held_only: bool = False
 
 
 def fleet(seen: Seen) -> Fleet:
     """Put together what the agents published and what the extender assigned."""
     by_name = {node.metadata.name: node for node in seen.nodes}
     gpu_pods = sorted(seen.pods, key=lambda pod: (pod.metadata.namespace, pod.metadata.name))
-    holders = _holders(by_name.values(), gpu_pods)
+    holders = _holders(by_name.values(), gpu_pods, held_only=seen.held_only)
     node_rows: list[NodeRow] = []
     gpu_rows: list[GpuRow] = []
     for name in sorted(by_name):
@@ -53,7 +58,9 @@ def fleet(seen: Seen) -> Fleet:
     return Fleet(
         nodes=tuple(node_rows),
         gpus=tuple(gpu_rows),
-        pods=tuple(_pod(pod, held.get(_name(pod), {}), products) for pod in gpu_pods),
+        pods=()
+        if seen.held_only
+        else tuple(_pod(pod, held.get(_name(pod), {}), products) for pod in gpu_pods),
     )
 
 
@@ -61,14 +68,14 @@ def fleet(seen: Seen) -> Fleet:
 _Holders = Mapping[DeviceId, Mapping[str, int]]
 
 
-def _holders(nodes: Iterable[Node], pods: Iterable[Pod]) -> _Holders:
+def _holders(nodes: Iterable[Node], pods: Iterable[Pod], *, held_only: bool) -> _Holders:
     """Who holds which device: as we assigned it, and else as kubelet was observed to give it."""
     name_of: dict[str, str] = {}
     holders: dict[DeviceId, dict[str, int]] = {}
     for pod in pods:
         name = name_of[pod.metadata.uid] = _name(pod)
         text = (pod.metadata.annotations or {}).get(contract.ASSIGNED)
-        if text is None or not pod.spec.node_name or pod.status.phase in ENDED:
+        if text is None or not (held_only or _holds(pod)):
             continue
         try:
             assignment = contract.decode_assigned(text)
@@ -81,6 +88,10 @@ def _holders(nodes: Iterable[Node], pods: Iterable[Pod]) -> _Holders:
         for device, uid in _in_use(text).items():
             holders.setdefault(device, {}).setdefault(name_of.get(uid, uid), 0)
     return holders
+
+
+def _holds(pod: Pod) -> bool:
+    return bool(pod.spec.node_name) and pod.status.phase not in ENDED
 
 
 def _in_use(text: str | None) -> Mapping[DeviceId, str]:

@@ -21,7 +21,7 @@ import structlog
 
 from cli.fleet import Seen, fleet
 from cli.lists import Listing, Row, Show, detailed
-from cli.reading import LEASES, LIVE, NODES, SELECTED, Scope, pods_path, read
+from cli.reading import LEASES, NODES, SELECTED, Scope, pods_path, read
 from kube.client import Client
 from kube.objects import Lease, Node, Pod
 from kube.reflector import Event, EventKind, Reflector
@@ -78,15 +78,15 @@ class _View:
 
     def __init__(self, client: Client, scope: Scope, seen: Seen) -> None:
         self._seen = seen
+        self._held_only = seen.held_only
         self._stop = threading.Event()
         self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, Pod] = {}
         self._leases: dict[str, Lease] = {}
-        pods = SELECTED if scope.ended else LIVE
         self._reflectors: list[Reflector[Any]] = [
             self._reflector(client, NODES, Node, self._nodes, SELECTED),
-            self._reflector(client, pods_path(scope.namespace), Pod, self._pods, pods),
+            self._reflector(client, pods_path(scope.namespace), Pod, self._pods, scope.selection),
         ]
         if scope.leases:
             self._reflectors.append(self._reflector(client, LEASES, Lease, self._leases, {}))
@@ -137,6 +137,7 @@ class _View:
             pods=list(self._pods.values()),
             leases={lease.metadata.name: lease for lease in self._leases.values()},
             at=datetime.now(UTC),
+            held_only=self._held_only,
         )
         return self._seen
 

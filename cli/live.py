@@ -32,21 +32,21 @@ _AT_ONCE = 32
 _PATIENCE = 2.0
 
 
-class _Port(msgspec.Struct, rename="camel"):
+class _Port(msgspec.Struct, rename="camel", frozen=True):
     name: str = ""
     container_port: int = 0
 
 
-class _Container(msgspec.Struct):
+class _Container(msgspec.Struct, frozen=True):
     ports: list[_Port] | None = None
 
 
-class _Spec(msgspec.Struct, rename="camel"):
+class _Spec(msgspec.Struct, rename="camel", frozen=True):
     node_name: str = ""
     containers: list[_Container] = []
 
 
-class _Agent(msgspec.Struct):
+class _Agent(msgspec.Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
     spec: _Spec = _Spec()
 

@@ -34,7 +34,7 @@ def pods(
     run(
         target,
         Listing(
-            scope=Scope(namespace=namespace, ended=True, nodes_needed=False),
+            scope=Scope(namespace=namespace, pods=True),
             rows=rows,
             columns=pod_columns(wide=output == "wide", namespace=namespace is None),
             name=lambda row: f"pod/{row.name}",

@@ -23,11 +23,13 @@ NODES = "/api/v1/nodes"
 #: The agents' Leases have the names of their nodes.
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases"
 SELECTED: Mapping[str, str] = {"labelSelector": GPU_SELECTOR}
-#: Of pods that ended nothing is held any more.
-LIVE: Mapping[str, str] = {
+#: Only these hold anything.
+HOLDING: Mapping[str, str] = {
     **SELECTED,
-    "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed",
+    "fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed",
 }
+#: Objects a page. Metadata is small, and each page takes a round trip.
+_PAGE = "2000"
 
 T = TypeVar("T")
 
@@ -36,14 +38,19 @@ T = TypeVar("T")
 class Scope:
     """What is wanted of a cluster.
 
-    `namespace` is that of the pods, None for all. Nodes or heartbeats that the caller may not read
-    are missed where they are only beside the point (`nodes_needed`).
+    With `pods`, all GPU pods and what they ask for; else only who holds something. `namespace` is
+    that of the pods, None for all. Where pods are asked for, nodes that the caller may not read are
+    missed, and so are heartbeats anyway.
     """
 
     namespace: str | None = None
-    ended: bool = False
-    nodes_needed: bool = True
+    pods: bool = False
     leases: bool = False
+
+    @property
+    def selection(self) -> Mapping[str, str]:
+        """Return the query for pods."""
+        return SELECTED if self.pods else HOLDING
 
 
 def pods_path(namespace: str | None) -> str:
@@ -63,17 +70,17 @@ def read(client: Client, scope: Scope) -> tuple[Seen, list[Forbidden]]:
             return []
 
     def nodes() -> list[Node]:
-        return client.list_all(NODES, type=Node, params=SELECTED).items
+        return client.list_all(NODES, type=Node, params=SELECTED, metadata_only=True).items
 
     def pods() -> list[Pod]:
-        params = SELECTED if scope.ended else LIVE
-        return client.list_all(pods_path(scope.namespace), type=Pod, params=params).items
+        path, params = pods_path(scope.namespace), {"limit": _PAGE, **scope.selection}
+        return client.list_all(path, type=Pod, params=params, metadata_only=not scope.pods).items
 
     def leases() -> list[Lease]:
         return client.list_all(LEASES, type=Lease).items
 
     with ThreadPoolExecutor(3) as pool:
-        wanted = pool.submit(nodes if scope.nodes_needed else lambda: optional(nodes))
+        wanted = pool.submit((lambda: optional(nodes)) if scope.pods else nodes)
         beats = pool.submit(lambda: optional(leases) if scope.leases else [])
         found = pool.submit(pods)
         seen = Seen(
@@ -81,5 +88,6 @@ def read(client: Client, scope: Scope) -> tuple[Seen, list[Forbidden]]:
             pods=found.result(),
             leases={lease.metadata.name: lease for lease in beats.result()},
             at=datetime.now(UTC),
+            held_only=not scope.pods,
         )
     return seen, missed

@@ -26,28 +26,28 @@ _VERSION = "app.kubernetes.io/version"
 _KINDS = ("deployments", "daemonsets")
 
 
-class _Container(msgspec.Struct):
+class _Container(msgspec.Struct, frozen=True):
     image: str = ""
 
 
-class _PodSpec(msgspec.Struct):
+class _PodSpec(msgspec.Struct, frozen=True):
     containers: list[_Container] = []
 
 
-class _Template(msgspec.Struct):
+class _Template(msgspec.Struct, frozen=True):
     spec: _PodSpec = _PodSpec()
 
 
-class _Spec(msgspec.Struct):
+class _Spec(msgspec.Struct, frozen=True):
     template: _Template = _Template()
 
 
-class _Workload(msgspec.Struct):
+class _Workload(msgspec.Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
     spec: _Spec = _Spec()
 
 
-class _Server(msgspec.Struct, rename="camel"):
+class _Server(msgspec.Struct, rename="camel", frozen=True):
     git_version: str = ""
 
 

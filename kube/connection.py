@@ -75,7 +75,12 @@ def _in_cluster(mount: Path) -> Connection:
 
 def _from_kubeconfig(path: str | None, *, context: str | None) -> Connection:
     # Imported here: in a pod this path is never taken, and the official client with its generated
-    # models would cost every agent about 40 MB of resident memory.
+    # models would cost every agent about 40 MB of resident memory. People wait for its import too.
+    from kube.kubeconfig import read_plain
+
+    plain = read_plain(path, context=context)
+    if plain is not None:
+        return plain
     import yaml
     from kubernetes import client, config
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,47 @@ def test_credentials_inside_the_file_are_given_as_files(tmp_path: Path) -> None:
     assert Path(found.ca_file).read_text() == "ca"
     assert Path(found.client_cert_file).read_text() == "crt"
     assert Path(found.client_key_file).read_text() == "key"
+
+
+def test_files_that_were_made_are_private_and_go_with_the_connection(tmp_path: Path) -> None:
+    user = {"client-certificate-data": "Y3J0", "client-key-data": "a2V5"}
+    found = connect(kubeconfig(tmp_path, user=user))
+    assert found.client_key_file is not None
+    key = Path(found.client_key_file)
+
+    assert (key.stat().st_mode & 0o777, key.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    del found
+    assert not key.parent.exists()
+
+
+@pytest.mark.parametrize("user", [{"token": "abc"}, {"client-certificate": "a", "client-key": "b"}])
+def test_a_plain_file_is_read_without_the_official_client(
+    tmp_path: Path, user: dict[str, str]
+) -> None:
+    (tmp_path / "a").write_text("pem")
+    (tmp_path / "b").write_text("pem")
+    script = "import sys; from kube.connection import connect; connect(sys.argv[1]);"
+    script += "sys.exit('kubernetes' in sys.modules)"
+
+    subprocess.run([sys.executable, "-c", script, kubeconfig(tmp_path, user=user)], check=True)
+
+
+def test_plain_files_mean_what_they_mean_to_the_official_client(tmp_path: Path) -> None:
+    """An entry that only the official client knows makes it read the file."""
+    for name in ("ca.crt", "me.crt", "me.key"):
+        (tmp_path / name).write_text("pem")
+    cluster = {"certificate-authority": "ca.crt", "tls-server-name": "inside"}
+    user = {"client-certificate": "me.crt", "client-key": "me.key", "token": "abc"}
+    plain = connect(kubeconfig(tmp_path, cluster=cluster, user=user, namespace="mine"))
+    other = connect(
+        kubeconfig(tmp_path, cluster=cluster, user={**user, "as-nobody-knows": 1}, namespace="mine")
+    )
+
+    told = [
+        {**{f.name: getattr(found, f.name) for f in fields(found)}, "authorization": header}
+        for found, header in ((plain, plain.authorization()), (other, other.authorization()))
+    ]
+    assert told[0] == told[1]
 
 
 def test_a_login_program_is_asked_for_the_token(tmp_path: Path) -> None:
