@@ -8,6 +8,7 @@ the machine's loopback address are carried to the same ports inside (`relay`).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -47,6 +48,11 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 : > "$0/furnished"
 exec sleep infinity
 """
+
+
+def missing_programs(search_path: str) -> list[str]:
+    """Those of `PROGRAMS` that the machine has not."""
+    return [name for name in PROGRAMS if shutil.which(name, path=search_path) is None]
 
 
 class Enclosure:

@@ -7,7 +7,8 @@ the webhook by its Service. Tests look at it as an admin does, by kubectl and on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from localcluster.cluster import LocalCluster
 from localcluster.files import write_atomically
 from localcluster.image.archive import Image, archive
 from localcluster.image.make import CUDA_IMAGE
+from localcluster.image.product import CHECKOUT, product_archive
 from localcluster.nvml.install import install
 from localcluster.parts.catalogue import architecture
+from localcluster.parts.progress import PlainProgress
+from localcluster.settings import default_settings
 from localcluster.stack import AGENT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
 from localcluster.waiting import until
 
@@ -34,6 +38,7 @@ DRIVER = Path("/run/nvidia/driver")
 CONTROL_PARTS = (WEBHOOK, EXTENDER, CERTS)
 #: Seconds for what takes some on a busy machine: images start, kubelet tells, leases run out.
 PATIENCE = 180.0
+_REASON = "gpudetour.io/path-reason"
 _PODS = "/api/v1/namespaces/default/pods"
 _NODE = f"/api/v1/nodes/{NODE}"
 
@@ -50,24 +55,33 @@ class Site:
 
     # The install
 
-    def import_image(self, image: Path) -> None:
-        """Give the node an image, as an admin without a registry does."""
-        self.cluster.node.ctr("images", "import", str(image))
+    def import_images(self, manifest: Path, *, checkout: Path = CHECKOUT) -> None:
+        """Give the node every image that a file names, as an admin without a registry does.
 
-    def import_scheduler(self, file: Path) -> None:
-        """Give the node kube-scheduler under the names that a file has for it."""
-        program = self.cluster.program("kube-scheduler").read_bytes()
-        for reference in images_of(file):
+        gpudetour's is made of the packages in `checkout`.
+        """
+        for reference in images_of(manifest):
             if "kube-scheduler" in reference:
-                image = Image(
+                made = self._scheduler_image(reference)
+            else:
+                made = product_archive(
+                    default_settings(),
+                    progress=PlainProgress(sys.stderr),
+                    checkout=checkout,
                     reference=reference,
-                    program=program,
-                    path="/bin/kube-scheduler",
-                    environment={"PATH": "/bin"},
                 )
-                target = self.folder / "kube-scheduler.tar"
-                write_atomically(target, archive(image, architecture=architecture()))
-                self.import_image(target)
+            self.cluster.node.ctr("images", "import", str(made))
+
+    def _scheduler_image(self, reference: str) -> Path:
+        image = Image(
+            reference=reference,
+            program=self.cluster.program("kube-scheduler").read_bytes(),
+            path="/bin/kube-scheduler",
+            environment={"PATH": "/bin"},
+        )
+        target = self.folder / "kube-scheduler.tar"
+        write_atomically(target, archive(image, architecture=architecture()))
+        return target
 
     def apply(self, file: Path) -> None:
         """`kubectl apply -f`, and wait until all of it serves."""
@@ -98,6 +112,25 @@ class Site:
         self.cluster.wait_for(
             _NODE,
             lambda node: node["status"]["allocatable"].get(GPU) == str(count),
+            timeout=PATIENCE,
+        )
+
+    def on_path(self, path: str) -> None:
+        """Wait until the node is on that path and says that all is well."""
+        self.cluster.wait_for(
+            _NODE,
+            lambda node: (
+                node["metadata"]["annotations"].get("gpudetour.io/path") == path
+                and condition(node, "GPUPathHealthy") == "True"
+            ),
+            timeout=PATIENCE,
+        )
+
+    def settling(self) -> None:
+        """Wait until the agent waits for nothing but kubelet's memory of its plugin."""
+        self.cluster.wait_for(
+            _NODE,
+            lambda node: "kubelet remembers" in node["metadata"]["annotations"][_REASON],
             timeout=PATIENCE,
         )
 
@@ -154,6 +187,20 @@ class Site:
         self.create(gpu_pod(name))
         return self.running(name)
 
+    def deployed(self, name: str) -> list[Object]:
+        """Wait until a Deployment's only pod runs, and return it as a list."""
+
+        def ready() -> list[Object]:
+            found = self.cluster.api.get(_PODS, labelSelector=f"app={name}")["items"]
+            alive = [
+                pod
+                for pod in found
+                if pod["status"]["phase"] != "Failed" and "deletionTimestamp" not in pod["metadata"]
+            ]
+            return alive if len(alive) == 1 and all(map(is_ready, alive)) else []
+
+        return until(ready, timeout=PATIENCE, what=f"the pod of deployment {name}")
+
     def environment(self, name: str) -> dict[str, str]:
         """What a container finds in its environment."""
         text = self.cluster.kubectl("exec", name, "--", "box", "env")
@@ -193,8 +240,13 @@ def container(limits: Mapping[str, int]) -> Object:
 
 def is_ready(pod: Object) -> bool:
     """Whether all containers of a pod are ready."""
-    conditions = pod["status"].get("conditions") or ()
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return condition(pod, "Ready") == "True"
+
+
+def condition(item: Object, kind: str) -> str | None:
+    """The status of a condition of a Node or Pod; None where it has none of that kind."""
+    conditions = item["status"].get("conditions") or ()
+    return next((each["status"] for each in conditions if each["type"] == kind), None)
 
 
 def untouched(before: Object, after: Object) -> bool:
@@ -221,11 +273,6 @@ def images_of(file: Path) -> set[str]:
         if item["kind"] in ("Deployment", "DaemonSet")
         for each in item["spec"]["template"]["spec"]["containers"]
     }
-
-
-def names(objects: Iterable[Object]) -> Sequence[str]:
-    """The names of objects."""
-    return [item["metadata"]["name"] for item in objects]
 
 
 def assigned(pod: Object) -> dict[str, list[str]]:
