@@ -13,6 +13,7 @@ import click
 import structlog
 
 from extender.app import create_app
+from extender.binding.announcement import Announcer
 from extender.binding.binder import Binder
 from extender.binding.janitor import Janitor
 from extender.cluster import Cluster
@@ -102,11 +103,19 @@ def run(settings: Settings) -> None:
         return time.monotonic() - min(contacts)
 
     metrics.ledger_age.set_function(ledger_age)
+    # Of binds, apart from all else: there may be hundreds a second, and two are told.
+    told = EventRecorder(client, component=COMPONENT, instance=socket.gethostname())
     evicting = Mode(settings.preemption) is Mode.EVICT
     preemption = Preemption(cluster, evicting=evicting)
     app = create_app(
         _filter(settings, cluster, waiting, page),
-        Binder(client, cluster, epoch=leader.serving, metrics=metrics),
+        Binder(
+            client,
+            cluster,
+            epoch=leader.serving,
+            metrics=metrics,
+            on_bound=Announcer(told, cluster).bound,
+        ),
         preemption,
         metrics=metrics,
         not_ready=leader.not_ready,
@@ -151,6 +160,7 @@ def run(settings: Settings) -> None:
         lifecycle.spawn("unclear", unclear.run)
         lifecycle.spawn("bell", bell.run)
         lifecycle.spawn("events", events.run)
+        lifecycle.spawn("events-of-binds", told.run)
         if evicting:
             lifecycle.spawn("evictor", evictor.run)
 

@@ -26,6 +26,12 @@ EventType = Literal["Normal", "Warning"]
 _MAX_WAITING = 512
 #: Different Events that we remember having written, so that a repetition is counted.
 _MAX_WRITTEN = 4096
+#: Different messages of one reason about one object that become Events of their own; client-go's
+#: correlator combines the eleventh and all after it as well.
+_MAX_SIMILAR = 10
+_COMBINED = "(combined from similar events): "
+#: Objects and reasons for which that is remembered.
+_MAX_KINDS = 4096
 #: Writes per second in the long run, and how many may go at once.
 _RATE = 2.0
 _BURST = 25
@@ -49,9 +55,12 @@ class _Key(NamedTuple):
 
 @dataclass(slots=True)
 class _Occurrences:
+    """How often, and what was said last: more than the key tells where Events are combined."""
+
     count: int
     first: datetime
     last: datetime
+    message: str
 
 
 @dataclass(slots=True)
@@ -83,7 +92,8 @@ class EventRecorder:
     """Takes Events from any thread at once; `run` writes them in the order in which they came.
 
     The same Event about the same object raises the count of the one already written, also when it
-    happened many times while the API server was away. Without `run` nothing is written.
+    happened many times while the API server was away; so do messages of the same reason about it
+    that are ever new, from the eleventh on. Without `run` nothing is written.
     """
 
     def __init__(self, client: Client, *, component: str, instance: str) -> None:
@@ -91,9 +101,10 @@ class EventRecorder:
         self._client = client
         self._component = component
         self._instance = instance
-        self._lock = threading.Lock()  # guards the next two
+        self._lock = threading.Lock()  # guards the next three
         self._waiting: OrderedDict[_Key, _Occurrences] = OrderedDict()
         self._dropped = 0
+        self._messages: OrderedDict[tuple[ObjectReference, str, str], set[str]] = OrderedDict()
         self._written: OrderedDict[_Key, _Written] = OrderedDict()
         self._bucket = TokenBucket(rate=_RATE, burst=_BURST)
         self._backoff = Backoff()
@@ -111,15 +122,31 @@ class EventRecorder:
         `reason` is a CamelCase word, `message` a sentence for people; long ones are cut.
         """
         now = datetime.now(UTC)
-        key = _Key(regarding, type, reason[:_MAX_REASON], message[:_MAX_MESSAGE])
         with self._lock:
+            key, text = self._key(regarding, type, reason[:_MAX_REASON], message)
             if (waiting := self._waiting.get(key)) is not None:
                 waiting.count += 1
                 waiting.last = now
+                waiting.message = text
             elif len(self._waiting) < _MAX_WAITING:
-                self._waiting[key] = _Occurrences(count=1, first=now, last=now)
+                self._waiting[key] = _Occurrences(count=1, first=now, last=now, message=text)
             else:
                 self._dropped += 1
+
+    def _key(
+        self, regarding: ObjectReference, kind: EventType, reason: str, message: str
+    ) -> tuple[_Key, str]:
+        """Return under which Event a message is counted, and how it reads there."""
+        cut = message[:_MAX_MESSAGE]
+        group = (regarding, kind, reason)
+        known = self._messages.setdefault(group, set())
+        self._messages.move_to_end(group)
+        if len(self._messages) > _MAX_KINDS:
+            self._messages.popitem(last=False)
+        if cut not in known and len(known) >= _MAX_SIMILAR:
+            return _Key(regarding, kind, reason, _COMBINED), f"{_COMBINED}{message}"[:_MAX_MESSAGE]
+        known.add(cut)
+        return _Key(regarding, kind, reason, cut), cut
 
     def run(self, stop: threading.Event) -> None:
         """Write Events until `stop` is set, and then, without insisting, those still waiting."""
@@ -158,6 +185,7 @@ class EventRecorder:
             if (since := self._waiting.get(key)) is not None:
                 occurrences.count += since.count
                 occurrences.last = since.last
+                occurrences.message = since.message
             self._waiting[key] = occurrences
             self._waiting.move_to_end(key, last=False)
 
@@ -165,7 +193,11 @@ class EventRecorder:
         collection = f"/api/v1/namespaces/{key.regarding.namespace or _CLUSTER_SCOPED}/events"
         if (written := self._written.get(key)) is not None:
             count = written.count + occurrences.count
-            change = {"count": count, "lastTimestamp": timestamps.time(occurrences.last)}
+            change = {
+                "count": count,
+                "lastTimestamp": timestamps.time(occurrences.last),
+                "message": occurrences.message,
+            }
             try:
                 self._client.patch(f"{collection}/{written.name}", change, content_type=MERGE_PATCH)
             except NotFound:
@@ -193,7 +225,7 @@ class EventRecorder:
             "involvedObject": key.regarding,
             "type": key.type,
             "reason": key.reason,
-            "message": key.message,
+            "message": occurrences.message,
             "count": occurrences.count,
             "firstTimestamp": timestamps.time(occurrences.first),
             "lastTimestamp": timestamps.time(occurrences.last),

@@ -188,7 +188,7 @@ def _health_event(gpu: Gpu) -> Message:
     return Message(
         type="Warning",
         reason="GPUUnhealthy",
-        message=_cut(f"{name} is {gpu.health}: {cause_of(gpu.health_reason)}"),
+        message=_cut(f"{name} is {gpu.health}: {cause_of(gpu.health_reason)}; no new pod gets it"),
     )
 
 

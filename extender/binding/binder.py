@@ -26,6 +26,8 @@ from kube.errors import ApiError, Conflict, KubeError, NotFound
 from kube.objects import Pod
 from service.logs import EPOCH, GPUS, NODE, POD, REASON
 
+OnBound = Callable[[ExtenderBindingArgs, Assignment], None]
+
 log = structlog.get_logger()
 
 
@@ -54,12 +56,15 @@ class Binder:
         *,
         epoch: Callable[[], int | None],
         metrics: Metrics,
+        on_bound: OnBound | None = None,
     ) -> None:
+        """`on_bound` is told of every bind that took effect, on the thread of the call."""
         self._client = client
         self._cluster = cluster
         self._device_lists = DeviceLists(client, cluster)
         self._epoch = epoch
         self._metrics = metrics
+        self._on_bound = on_bound
         self._lock = threading.Lock()  # guards the next one
         self._working: dict[str, threading.Event] = {}
 
@@ -77,6 +82,8 @@ class Binder:
             log.info("bind refused", **keys, **{REASON: str(error)})
             raise
         self._metrics.binds.inc()
+        if self._on_bound is not None:
+            self._on_bound(args, assignment)
         devices = sorted(assignment.devices())
         log.info("bound", **keys, **{GPUS: devices, EPOCH: assignment.epoch})
 

@@ -44,8 +44,8 @@ def recording(server: FakeApiServer, *, timeout: float = 5) -> Iterator[EventRec
     assert not thread.is_alive()
 
 
-def report(recorder: EventRecorder, message: str = "m") -> None:
-    recorder.event(POD, type="Normal", reason="R", message=message)
+def report(recorder: EventRecorder, message: str = "m", *, reason: str = "R") -> None:
+    recorder.event(POD, type="Normal", reason=reason, message=message)
 
 
 def test_what_repeats_while_the_server_is_away_is_written_once_with_its_count() -> None:
@@ -87,7 +87,7 @@ def test_a_flood_is_bounded_and_said_to_be_cut() -> None:
         mood = Mood(refusal(503))
         with FakeApiServer(mood.answer) as server, recording(server) as recorder:
             for number in range(600):
-                report(recorder, str(number))
+                report(recorder, reason=f"R{number}")
             mood.reply = Answer()
             server.wait_for_requests(25)
 
@@ -97,6 +97,21 @@ def test_a_flood_is_bounded_and_said_to_be_cut() -> None:
     # One more may have been on its way to the server when the queue was full.
     assert 600 - 512 - 1 <= dropped <= 600 - 512
     assert len(written) < 40  # a burst, and then two a second
+
+
+def test_ever_new_messages_of_one_reason_become_one_event_after_some() -> None:
+    with FakeApiServer(Mood(Answer()).answer) as server:
+        with recording(server) as recorder:
+            for number in range(100):
+                report(recorder, str(number))
+            report(recorder, "3")
+        created = [r.body for r in server.requests if r.method == "POST"]
+        changed = [r.body for r in server.requests if r.method == "PATCH"]
+
+    assert len(created) == 11
+    (combined,) = [b for b in created if b["message"].startswith("(combined from similar")]
+    last = [b for b in [combined, *changed] if b["message"].endswith(" 99")]
+    assert [b["count"] for b in last] == [90]
 
 
 def test_what_is_refused_for_good_does_not_stand_in_the_way() -> None:

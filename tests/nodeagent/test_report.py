@@ -106,7 +106,7 @@ def test_events_say_the_same_of_the_same_failure_whenever_it_happens() -> None:
     late = failed("Xid 79: off the bus; not seen since 2026-01-03T12:00:00Z, held for 120 s")
     (first,), (second,) = (health_events(node(1), each) for each in (early, late))
     assert first == second
-    assert first.message == "GPU 0 (GPU-0) is faulty: Xid 79: off the bus"
+    assert first.message == "GPU 0 (GPU-0) is faulty: Xid 79: off the bus; no new pod gets it"
 
 
 def test_an_event_for_each_gpu_that_is_gone() -> None:
