@@ -97,10 +97,11 @@ def _device(name: str, slot: Slot, devices: Devices, note: Note) -> Device:
 
 
 def _bonds(card: Gpu, cards: Sequence[Gpu]) -> list[Bond]:
-    """Return the card's links, those of one kind together."""
+    """Return the card's links, those of one kind together, the most NVLinks first."""
     index = {other.uuid: other.index for other in cards}
     found: dict[tuple[int, str], list[int]] = {}
     for link in card.links:
         kind = (link.nvlinks, link.pcie.value if link.pcie is not None else "")
         found.setdefault(kind, []).append(index[link.peer])
-    return [Bond(peers=peers, nvlinks=n, pcie=pcie) for (n, pcie), peers in found.items()]
+    closest_first = sorted(found.items(), key=lambda item: (-item[0][0], min(item[1])))
+    return [Bond(peers=peers, nvlinks=n, pcie=pcie) for (n, pcie), peers in closest_first]

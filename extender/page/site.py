@@ -121,9 +121,8 @@ def _of_file(file: _File, request: Request) -> Answer:
 
 
 def _found(content: bytes | None) -> Answer:
-    if content is None:
-        return _answer(_JSON, b"null", status=HTTPStatus.NOT_FOUND)
-    return _answer(_JSON, content)
+    """Answer a question; that there is no such thing is an answer too, and no error."""
+    return _answer(_JSON, content or b"null")
 
 
 def _packed(
