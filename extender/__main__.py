@@ -32,6 +32,7 @@ from extender.preempting.preemption import Mode, Preemption
 from extender.protocol import ExtenderBindingResult, encode
 from extender.settings import OPTIONS, Settings
 from extender.unclear import UnclearHolders
+from extender.usage.recorder import Recorder
 from extender.waking.bell import Bell
 from extender.waking.waiting import Waiting
 from kube.client import Client
@@ -137,6 +138,13 @@ def run(settings: Settings) -> None:
     evictor = Evictor(
         client, cluster, preemption, epoch=leader.serving, events=events, metrics=metrics
     )
+    recorder = Recorder(
+        client,
+        cluster.snapshot,
+        namespace=settings.namespace,
+        leading=lambda: leader.serving() is not None,
+        every=settings.usage_every,
+    )
     side_port = SidePort(
         settings.side_host,
         settings.side_port,
@@ -160,6 +168,7 @@ def run(settings: Settings) -> None:
         lifecycle.spawn("unclear", unclear.run)
         lifecycle.spawn("bell", bell.run)
         lifecycle.spawn("events", events.run)
+        lifecycle.spawn("usage", recorder.run)
         lifecycle.spawn("events-of-binds", told.run)
         if evicting:
             lifecycle.spawn("evictor", evictor.run)

@@ -53,6 +53,7 @@ class Settings:
     binds_ahead: int
     preemption: str
     stuck_after: float
+    usage_every: float
     page: bool
     log_level: str
     log_format: str
@@ -182,6 +183,12 @@ OPTIONS: tuple[command.Option, ...] = (
         default=5.0,
         help="Seconds after which a request that waits for nobody counts as stuck and ends the "
         "process; bind gets the time of its calls to the API server in addition.",
+    ),
+    click.option(
+        "--usage-every",
+        type=click.FloatRange(min=1),
+        default=300.0,
+        help="Seconds between writes of who held how many GPUs (gpudetour usage).",
     ),
     click.option(
         "--page/--no-page",

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "--binds-ahead": 4,
     "--preemption": "off",
     "--stuck-after": 5.0,
+    "--usage-every": 300.0,
     "--page": False,
     "--log-level": "info",
     "--log-format": "json",

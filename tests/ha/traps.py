@@ -30,7 +30,10 @@ Wanted = Callable[[Request], bool]
 
 def config_map(request: Request) -> bool:
     """The first step of a bind that others can see."""
-    return request.method == "POST" and request.path.endswith("/configmaps")
+    records_of_usage = "/namespaces/gpudetour-system/" in request.path
+    return (
+        request.method == "POST" and request.path.endswith("/configmaps") and not records_of_usage
+    )
 
 
 def binding(request: Request) -> bool:

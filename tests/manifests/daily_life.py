@@ -195,7 +195,21 @@ class DailyLife:
     def the_leader_is_replaced(self) -> None:
         """The extender ends, and another one leads; it may evict."""
         self._stack.stop("extender")
-        self._stack.start_extender({"--preemption": "evict"})
+        self._stack.start_extender({"--preemption": "evict", "--usage-every": "1"})
+
+    def usage_is_recorded(self) -> None:
+        """The leader writes who held how many GPUs, again and again."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+
+        def versions() -> list[str]:
+            return [
+                found["metadata"]["resourceVersion"]
+                for found in self._api.get(path)["items"]
+                if found["metadata"]["name"].startswith("gpudetour-usage-")
+            ]
+
+        first = until(versions, timeout=60, what="a record of usage")
+        until(lambda: versions() != first, timeout=60, what="the record of usage, changed")
 
     def an_important_pod_comes(self) -> None:
         """All GPUs are in use, and a pod of high priority evicts two that a budget covers."""

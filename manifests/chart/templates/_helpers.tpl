@@ -77,3 +77,9 @@ annotations:
   prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
+
+{{/* CEL: that the given variable is a ConfigMap in which the extender records who held GPUs. */}}
+{{- define "gpudetour.usage-record" -}}
+request.resource.resource == 'configmaps' && request.namespace == 'gpudetour-system'
+            && {{ . }}.metadata.name.startsWith('gpudetour-usage-')
+{{- end }}
