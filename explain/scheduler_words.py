@@ -14,10 +14,8 @@ from explain.causes import Cause
 from extender.placement.reasons import Reason
 from gpus.demand import is_gpu_resource
 
-#: `0/5 nodes are available: 2 Insufficient cpu, 3 all GPUs in use. preemption: …`
-_FIT_ERROR = re.compile(
-    r"\d+/\d+ nodes are available: (?P<told>.*?)(?:\. preemption: .*|\.)?$", re.DOTALL
-)
+#: `0/5 nodes are available: 2 Insufficient cpu, 3 all GPUs in use. no new claims …, preemption: …`
+_FIT_ERROR = re.compile(r"nodes are available: (?P<told>.*?)(?:\.(?=\s|$)|$)", re.DOTALL)
 _PART = re.compile(r"(?:^|, )(?P<count>\d+) (?P<text>.+?)(?=, \d+ |$)", re.DOTALL)
 _SHORT = re.compile(r"Insufficient (?P<resource>\S+)|Too many pods")
 #: Made by Go's crypto/tls and crypto/x509 on either side.

@@ -63,7 +63,9 @@ class Site:
             body["spec"] = {"taints": list(taints)}
         self.create(NODES, body)
         if lease is not None:
-            self._heartbeat(node.name, datetime.now(UTC) if lease else datetime(2026, 1, 1, tzinfo=UTC))
+            self._heartbeat(
+                node.name, datetime.now(UTC) if lease else datetime(2026, 1, 1, tzinfo=UTC)
+            )
 
     def _heartbeat(self, node: str, moment: datetime) -> None:
         spec = {
