@@ -25,7 +25,8 @@ from localcluster.parts.catalogue import architecture
 from localcluster.parts.progress import PlainProgress
 from localcluster.settings import default_settings
 from localcluster.stack import AGENT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
-from localcluster.waiting import until
+from localcluster.waiting import WaitedTooLong, until
+from tests.incluster.remains import remains
 
 Object = dict[str, Any]
 
@@ -72,6 +73,19 @@ class Site:
                 )
             self.cluster.node.ctr("images", "import", str(made))
 
+    def import_as(self, tag: str, manifest: Path, *, checkout: Path) -> Path:
+        """Give the node gpudetour's image of `checkout` under another tag; returns a copy of the
+        file that names it so.
+        """
+        text = manifest.read_text()
+        for reference in images_of(manifest):
+            if "kube-scheduler" not in reference:
+                text = text.replace(reference, f"{reference.rpartition(':')[0]}:{tag}")
+        target = self.folder / f"{tag}.yaml"
+        target.write_text(text)
+        self.import_images(target, checkout=checkout)
+        return target
+
     def _scheduler_image(self, reference: str) -> Path:
         image = Image(
             reference=reference,
@@ -96,6 +110,31 @@ class Site:
                 "delete", f"--filename={self._installed}", "--ignore-not-found", "--timeout=120s"
             )
         self._installed = None
+
+    def prune(self, older: Path, newer: Path) -> None:
+        """Delete what only the older of two files has, as an admin does after an upgrade."""
+        kept = {_identity(item) for item in documents(newer)}
+        gone = [item for item in documents(older) if _identity(item) not in kept]
+        if gone:
+            items = {"apiVersion": "v1", "kind": "List", "items": gone}
+            self.cluster.kubectl("delete", "--filename=-", stdin=json.dumps(items))
+
+    def nothing_remains(self) -> None:
+        """Wait until nothing of gpudetour is there any more."""
+        try:
+            until(lambda: not remains(self.cluster), timeout=PATIENCE, what="its end")
+        except WaitedTooLong:
+            left = remains(self.cluster)
+            assert left == []
+
+    def images(self) -> set[str]:
+        """What gpudetour's pods run."""
+        return {
+            each["image"]
+            for part in (*CONTROL_PARTS, AGENT)
+            for pod in self.pods_of(part)
+            for each in pod["spec"]["containers"]
+        }
 
     def whole(self) -> None:
         """Wait until every part serves and a GPU pod would be admitted."""
@@ -263,6 +302,11 @@ def _containers(pod: Object) -> list[tuple[str, str, int]]:
 def documents(file: Path) -> list[Object]:
     """The objects in a YAML file."""
     return [item for item in yaml.safe_load_all(file.read_text()) if item]
+
+
+def _identity(item: Object) -> tuple[str, str, str]:
+    metadata = item["metadata"]
+    return item["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 def images_of(file: Path) -> set[str]:

@@ -5,10 +5,15 @@ them, what deletions, reboots and upgrades do to running GPU pods, and what is l
 
 from __future__ import annotations
 
+import io
+import subprocess
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from localcluster.image.product import CHECKOUT
 from localcluster.stack import AGENT, EXTENDER, NAMESPACE
 from tests.incluster.site import (
     CONTROL_PARTS,
@@ -20,6 +25,7 @@ from tests.incluster.site import (
     assigned,
     container,
     gpu_pod,
+    images_of,
     untouched,
 )
 
@@ -28,6 +34,22 @@ pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 #: The seeds' users labelled their GPU nodes by hand, and may keep doing so.
 _BY_HAND = {"runtimeClassName": "nvidia", "nodeSelector": {"accelerator": "nvidia"}}
+
+
+def manifest(checkout: Path) -> Path:
+    """The file that this module is about."""
+    return checkout / "manifests" / "second-scheduler.yaml"
+
+
+def previous_checkout(folder: Path) -> Path:
+    """The sources of the commit before this one; today's where no history is there."""
+    archive = ["git", "-C", str(CHECKOUT), "archive", "--format=tar", "HEAD~1"]
+    packed = subprocess.run(archive, capture_output=True, check=False)
+    if packed.returncode != 0:
+        return CHECKOUT
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
 
 
 @pytest.fixture
@@ -150,6 +172,33 @@ def test_after_a_reboot_all_comes_back_by_itself(site: Site) -> None:
     # The end of what ran is told, not hidden: kubelet admits the pod again or it has failed.
     rebooted = site.pod(plain["metadata"]["name"])
     assert rebooted["status"]["phase"] == "Failed" or not untouched(plain, rebooted)
+
+
+def test_an_upgrade_and_the_way_back_leave_gpu_pods_alone(site: Site, tmp_path: Path) -> None:
+    previous = previous_checkout(tmp_path)
+    older = site.import_as("previous", manifest(previous), checkout=previous)
+    placed = [site.place()]
+
+    site.apply(older)
+    placed.append(site.place())
+    site.apply(manifest(CHECKOUT))
+    placed.append(site.place())
+
+    assert site.images() <= images_of(manifest(CHECKOUT))
+    for before in placed:
+        assert untouched(before, site.pod(before["metadata"]["name"]))
+    given = [device for pod in placed for device in site.devices(pod["metadata"]["name"])]
+    assert len(set(given)) == len(placed)
+    site.prune(older, manifest(CHECKOUT))
+
+
+def test_the_removal_leaves_nothing_and_gpu_pods_go_on(site: Site) -> None:
+    before = site.place()
+
+    site.remove()
+
+    site.nothing_remains()
+    assert untouched(before, site.pod(before["metadata"]["name"]))
 
 
 def deployment(name: str) -> Object:

@@ -1,0 +1,67 @@
+"""manifests/kubeadm.yaml and the image: the cluster's own kube-scheduler calls the extender by the
+address of its Service, with the configuration that the command line prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from click.testing import CliRunner
+
+from cli.__main__ import main
+from localcluster.stack import EXTENDER
+from tests.incluster.site import Site, untouched
+
+pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
+
+
+@pytest.fixture(scope="module")
+def configured(kubeadm: Site) -> Site:
+    """The cluster whose kube-scheduler was told of the extender."""
+    printed = CliRunner().invoke(
+        main,
+        [
+            "scheduler-config",
+            "--flavor=kubeadm",
+            f"--kubeconfig={kubeadm.cluster.admin_kubeconfig}",
+        ],
+    )
+    assert printed.exit_code == 0, printed.output
+    file = kubeadm.folder / "kube-scheduler.yaml"
+    file.write_text(printed.stdout)
+    kubeadm.cluster.restart_scheduler(file)
+    return kubeadm
+
+
+@pytest.fixture
+def site(configured: Site) -> Iterator[Site]:
+    """The cluster with everything of gpudetour serving and no pod of users."""
+    configured.whole()
+    yield configured
+    configured.delete_pods()
+
+
+def test_the_clusters_own_scheduler_places_pods_by_the_extender(site: Site) -> None:
+    pod = site.place()
+
+    assert pod["spec"]["schedulerName"] == "default-scheduler"
+    assert len(site.devices(pod["metadata"]["name"])) == 1
+
+
+def test_the_extender_is_deleted_and_the_next_pod_is_placed(site: Site) -> None:
+    before = site.place()
+
+    site.delete_part(EXTENDER)
+
+    assert len(site.devices(site.place()["metadata"]["name"])) == 1
+    assert untouched(before, site.pod(before["metadata"]["name"]))
+
+
+def test_the_removal_leaves_nothing_and_gpu_pods_go_on(site: Site) -> None:
+    before = site.place()
+
+    site.remove()
+
+    site.nothing_remains()
+    assert untouched(before, site.pod(before["metadata"]["name"]))
