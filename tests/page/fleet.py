@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,9 +22,9 @@ Object = dict[str, Any]
 
 
 class Fleet:
-    """A ledger and the feed that shows it; time stands still until it is moved."""
+    """A ledger and the feed that shows it; without a clock time stands still until it is moved."""
 
-    def __init__(self, *nodes: NodeBuilder) -> None:
+    def __init__(self, *nodes: NodeBuilder, clock: Callable[[], float] | None = None) -> None:
         self.now = 0.0
         self.why: str | None = None
         self.cluster, self.notes, self.answers = Cluster(), Notes(), Answers()
@@ -32,7 +33,7 @@ class Fleet:
             self.notes,
             self.answers,
             not_serving=lambda: self.why,
-            clock=lambda: self.now,
+            clock=clock or (lambda: self.now),
         )
         for node in nodes:
             self.node(node)
