@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from localcluster.api import ApiError
 from localcluster.cluster import LocalCluster
 from localcluster.files import write_atomically
 from localcluster.image.archive import Image, archive
-from localcluster.image.make import CUDA_IMAGE
 from localcluster.image.product import CHECKOUT, product_archive
 from localcluster.nvml.install import install
 from localcluster.parts.catalogue import architecture
@@ -26,17 +22,18 @@ from localcluster.parts.progress import PlainProgress
 from localcluster.settings import default_settings
 from localcluster.stack import AGENT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
 from localcluster.waiting import WaitedTooLong, until
+from tests.incluster.files import documents, identity, images_of
+from tests.incluster.pods import GPU, Object, condition, gpu_pod, is_ready
 from tests.incluster.remains import remains
 
-Object = dict[str, Any]
-
 NODE = "node1"
-GPU = "nvidia.com/gpu"
 #: The cards of the node; more than all tests use at a time.
 PROFILE, GPUS = "8x-h100", 8
 #: Where the GPU Operator's driver container shows its root on the host: the agent looks there.
 DRIVER = Path("/run/nvidia/driver")
 CONTROL_PARTS = (WEBHOOK, EXTENDER, CERTS)
+#: One replica leads, and where kube-scheduler calls it by a Service, it alone is ready.
+_LED = (EXTENDER,)
 #: Seconds for what takes some on a busy machine: images start, kubelet tells, leases run out.
 PATIENCE = 180.0
 _REASON = "gpudetour.io/path-reason"
@@ -113,8 +110,8 @@ class Site:
 
     def prune(self, older: Path, newer: Path) -> None:
         """Delete what only the older of two files has, as an admin does after an upgrade."""
-        kept = {_identity(item) for item in documents(newer)}
-        gone = [item for item in documents(older) if _identity(item) not in kept]
+        kept = {identity(item) for item in documents(newer)}
+        gone = [item for item in documents(older) if identity(item) not in kept]
         if gone:
             items = {"apiVersion": "v1", "kind": "List", "items": gone}
             self.cluster.kubectl("delete", "--filename=-", stdin=json.dumps(items))
@@ -138,11 +135,8 @@ class Site:
 
     def whole(self) -> None:
         """Wait until every part serves and a GPU pod would be admitted."""
-        for workload in (*(f"deployment/{name}" for name in CONTROL_PARTS), f"daemonset/{AGENT}"):
-            self.cluster.kubectl(
-                *("--namespace", NAMESPACE, "rollout", "status", workload),
-                f"--timeout={PATIENCE:g}s",
-            )
+        for part in (*CONTROL_PARTS, AGENT):
+            until(partial(self._serves, part), timeout=PATIENCE, what=f"{part} rolled out")
         self.offers(GPUS)
         until(self._admits, timeout=PATIENCE, what="a GPU pod admitted")
 
@@ -173,6 +167,20 @@ class Site:
             timeout=PATIENCE,
         )
 
+    def _serves(self, part: str) -> bool:
+        """Whether all pods of a workload are of its newest template, and enough of them ready."""
+        kind = "daemonsets" if part == AGENT else "deployments"
+        item = self.cluster.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/{kind}/{part}")
+        status = item["status"]
+        wanted = status["desiredNumberScheduled"] if part == AGENT else item["spec"]["replicas"]
+        updated = "updatedNumberScheduled" if part == AGENT else "updatedReplicas"
+        pods = self.pods_of(part)
+        return (
+            status.get("observedGeneration") == item["metadata"]["generation"]
+            and status.get(updated) == wanted == len(pods)
+            and sum(map(is_ready, pods)) >= (1 if part in _LED else wanted)
+        )
+
     def _admits(self) -> bool:
         try:
             self.cluster.api.create(f"{_PODS}?dryRun=All", gpu_pod("tried"))
@@ -196,11 +204,7 @@ class Site:
 
         def replaced() -> bool:
             now = self.pods_of(part)
-            return (
-                len(now) == len(names)
-                and all(map(is_ready, now))
-                and not before & {pod["metadata"]["uid"] for pod in now}
-            )
+            return not before & {pod["metadata"]["uid"] for pod in now} and self._serves(part)
 
         until(replaced, timeout=PATIENCE, what=f"other pods of {part}")
 
@@ -255,72 +259,3 @@ class Site:
         self.cluster.kubectl(
             "delete", "deployments,pods", "--all", "--grace-period=1", "--wait=true"
         )
-
-
-def gpu_pod(name: str, **spec: object) -> Object:
-    """The pod of the seeds: one GPU, and what users add to it."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"containers": [container({GPU: 1})], "terminationGracePeriodSeconds": 1, **spec},
-    }
-
-
-def container(limits: Mapping[str, int]) -> Object:
-    """A container that prints its environment and waits, of an image like CUDA's."""
-    return {
-        "name": "main",
-        "image": CUDA_IMAGE,
-        "imagePullPolicy": "Never",
-        "resources": {"limits": dict(limits)},
-    }
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether all containers of a pod are ready."""
-    return condition(pod, "Ready") == "True"
-
-
-def condition(item: Object, kind: str) -> str | None:
-    """The status of a condition of a Node or Pod; None where it has none of that kind."""
-    conditions = item["status"].get("conditions") or ()
-    return next((each["status"] for each in conditions if each["type"] == kind), None)
-
-
-def untouched(before: Object, after: Object) -> bool:
-    """Whether a pod runs in the very containers in which it ran before."""
-    return _containers(before) == _containers(after) and is_ready(after)
-
-
-def _containers(pod: Object) -> list[tuple[str, str, int]]:
-    statuses = pod["status"]["containerStatuses"]
-    uid = pod["metadata"]["uid"]
-    return [(uid, status["containerID"], status["restartCount"]) for status in statuses]
-
-
-def documents(file: Path) -> list[Object]:
-    """The objects in a YAML file."""
-    return [item for item in yaml.safe_load_all(file.read_text()) if item]
-
-
-def _identity(item: Object) -> tuple[str, str, str]:
-    metadata = item["metadata"]
-    return item["kind"], metadata.get("namespace", ""), metadata["name"]
-
-
-def images_of(file: Path) -> set[str]:
-    """The images that a file names."""
-    return {
-        each["image"]
-        for item in documents(file)
-        if item["kind"] in ("Deployment", "DaemonSet")
-        for each in item["spec"]["template"]["spec"]["containers"]
-    }
-
-
-def assigned(pod: Object) -> dict[str, list[str]]:
-    """Container to devices, as the Binding wrote it."""
-    text = pod["metadata"]["annotations"]["gpudetour.io/assigned"]
-    found: dict[str, list[str]] = json.loads(text)["containers"]
-    return found

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from cli.__main__ import main
 from localcluster.stack import EXTENDER
-from tests.incluster.site import Site, untouched
+from tests.incluster.pods import untouched
+from tests.incluster.site import Site
 
 pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
 

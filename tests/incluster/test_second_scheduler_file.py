@@ -15,19 +15,9 @@ import pytest
 
 from localcluster.image.product import CHECKOUT
 from localcluster.stack import AGENT, EXTENDER, NAMESPACE
-from tests.incluster.site import (
-    CONTROL_PARTS,
-    GPU,
-    GPUS,
-    NODE,
-    Object,
-    Site,
-    assigned,
-    container,
-    gpu_pod,
-    images_of,
-    untouched,
-)
+from tests.incluster.files import images_of
+from tests.incluster.pods import GPU, Object, assigned, container, gpu_pod, untouched
+from tests.incluster.site import CONTROL_PARTS, GPUS, NODE, Site
 
 pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
 
