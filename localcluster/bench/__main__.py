@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,15 +30,22 @@ from localcluster.bench.experiment import Plan, run
 from localcluster.bench.growth import FilterRefused
 from localcluster.bench.machine import describe_machine
 from localcluster.bench.outcome import Results
+from localcluster.bench.page import FULL as FULL_PAGE
+from localcluster.bench.page import QUICK as QUICK_PAGE
+from localcluster.bench.page import PagePlan, can_look, measure_page
+from localcluster.bench.page_figures import tell_page
 from localcluster.bench.report import show, write
 from localcluster.bench.restart import NotTold
+from localcluster.bench.scrape import measure_scrapes
+from localcluster.bench.scrape_report import tell_scrapes
 from localcluster.bench.site import WrongPlacement
 from localcluster.bench.systems import System
+from localcluster.chromium import BrowserError
 from localcluster.controlplane import PARTS
 from localcluster.node.machine import NodeError
 from localcluster.nvml.build import build_library
 from localcluster.parts.obtain import PartsUnavailable, ensure
-from localcluster.parts.progress import progress_on
+from localcluster.parts.progress import Progress, progress_on
 from localcluster.processes import ProcessDied
 from localcluster.settings import default_settings
 from localcluster.stack import StackError
@@ -47,6 +55,7 @@ from nodeagent.podresources.client import PodResourcesError
 
 _FAULTS = (
     ApiError,
+    BrowserError,
     BulkError,
     CommandFailed,
     FilterRefused,
@@ -71,7 +80,7 @@ _LARGE = 2500
 _PODS_ON_LARGE = 400
 """Where a pod takes tens of milliseconds, fewer show as much."""
 _INTERRUPTED = 130
-_WEBHOOK, _AGENT, _CLI = "webhook", "agent", "cli"
+_WEBHOOK, _AGENT, _CLI, _SCRAPE = "webhook", "agent", "cli", "scrape"
 
 
 @click.command(context_settings={"show_default": True})
@@ -90,9 +99,11 @@ _WEBHOOK, _AGENT, _CLI = "webhook", "agent", "cli"
 )
 @click.option(
     "--only",
-    type=click.Choice([*(system.name.lower() for system in System), _WEBHOOK, _AGENT, _CLI]),
+    type=click.Choice(
+        [*(system.name.lower() for system in System), _WEBHOOK, _AGENT, _CLI, _SCRAPE]
+    ),
     multiple=True,
-    help="Compare these systems only, measure admission, or an agent; may be given several times.",
+    help="These systems, or what else is measured, only; may be given several times.",
 )
 @click.option("--rounds", type=click.IntRange(1), default=_ROUNDS, help="Batches of each system.")
 @click.option("--quick", is_flag=True, help="A first impression: 100 nodes, one round.")
@@ -125,13 +136,20 @@ def main(
             extras=size == sizes[0],
         )
         for size in sizes
-        if not only or set(only) - {_WEBHOOK, _AGENT, _CLI}
+        if not only or set(only) - {_WEBHOOK, _AGENT, _CLI, _SCRAPE}
     ]
-    admission = (QUICK if quick else FULL) if not only or _WEBHOOK in only else None
-    agent = (QUICK_AGENT if quick else FULL_AGENT) if not only or _AGENT in only else None
-    cli = (QUICK_CLI if quick else FULL_CLI) if not only or _CLI in only else None
+    wanted = set(only or _BESIDE)
+    beside = _Beside(
+        admission=(QUICK if quick else FULL) if _WEBHOOK in wanted else None,
+        agent=(QUICK_AGENT if quick else FULL_AGENT) if _AGENT in wanted else None,
+        cli=(QUICK_CLI if quick else FULL_CLI) if _CLI in wanted else None,
+        # Who asks for it is told what is missing; among all others it is left out.
+        page=(QUICK_PAGE if quick else FULL_PAGE)
+        if _PAGE in only or (not only and can_look())
+        else None,
+    )
     try:
-        _measure(plans, admission, agent, cli, output=output)
+        _measure(plans, beside, output=output)
     except _FAULTS as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -147,14 +165,7 @@ def _batch(nodes: int, pods: int | None) -> int:
     return wanted
 
 
-def _measure(
-    plans: Sequence[Plan],
-    admission: AdmissionPlan | None,
-    agent: AgentPlan | None,
-    cli: CliPlan | None,
-    *,
-    output: Path,
-) -> None:
+def _measure(plans: Sequence[Plan], beside: _Beside, *, output: Path) -> None:
     progress = progress_on(sys.stderr)
     settings = default_settings()
     parts = ensure(PARTS, settings=settings, progress=progress)
@@ -172,18 +183,24 @@ def _measure(
         write(results, told, output=output)
     if plans:
         show(results, output=output)
-    if admission is not None:
-        tell_admission(measure_admission(admission, progress=progress), output=output)
-    if agent is not None:
-        seen = measure_agent(agent, real_node=can_run_a_node(), progress=progress)
-        tell_agent(seen, output=output)
-    if cli is not None:
-        tell_cli(measure_cli(cli, progress=progress), output=output)
+    _measure_beside(beside, progress, output=output)
     print(
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_average']} before,"
         f" Kubernetes {machine['kubernetes']}, Python {machine['python']};"
         f" {time.monotonic() - started:.0f} s"
     )
+
+
+def _measure_beside(beside: _Beside, progress: Progress, *, output: Path) -> None:
+    if beside.admission is not None:
+        tell_admission(measure_admission(beside.admission, progress=progress), output=output)
+    if beside.agent is not None:
+        seen = measure_agent(beside.agent, real_node=can_run_a_node(), progress=progress)
+        tell_agent(seen, output=output)
+    if beside.cli is not None:
+        tell_cli(measure_cli(beside.cli, progress=progress), output=output)
+    if beside.page is not None:
+        tell_page(measure_page(beside.page, progress=progress), output=output)
 
 
 if __name__ == "__main__":
