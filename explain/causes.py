@@ -47,8 +47,8 @@ class Cause(Enum):
 
     # Nodes, the nearest to taking the pod first.
     FITS = "fits-now", "a node can take the pod, and the scheduler will try it"
-    RESOURCES = "resources-short", "GPUs are free, but CPU, memory or another resource is short"
-    OTHER_REASON = "other-reason", "GPUs are free, but the scheduler refuses the nodes otherwise"
+    RESOURCES = "resources-short", "CPU, memory or another resource is short"
+    OTHER_REASON = "other-reason", "the scheduler refuses the nodes for another reason"
     IN_USE = "gpus-in-use", "all GPUs that would do are in use"
     NOT_ENOUGH = "too-few-free", "some GPUs are free, but not enough on one node"
     SETTLING = "node-settling", "the node's GPU path is changing"

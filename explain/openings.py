@@ -156,7 +156,7 @@ def _holders(group: Sequence[Verdict], judge: Judge) -> Iterator[str]:
 def _use(group: Sequence[Verdict]) -> str:
     pods = sum(len(verdict.state.pods) for verdict in group)
     unknown = sum(bool(_foreign(verdict.state)) for verdict in group)
-    saw = f"{_count(pods, 'pod')} hold the GPUs of {_nodes(len(group))}"
+    saw = f"the GPUs of {_nodes(len(group))} are held by {_count(pods, 'pod')}"
     if unknown:
         saw += f"; on {_nodes(unknown)} kubelet gave GPUs to pods that gpudetour was not told of"
     return saw

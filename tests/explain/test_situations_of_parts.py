@@ -266,7 +266,7 @@ def test_what_may_not_be_read_is_said_and_the_scheduler_is_believed(
     site.node(node("full").with_gpus(1).annotation_path())
     site.holder(gpu_pod("holder"))
     site.pod(gpu_pod("a"))
-    site.first("a", Cause.IN_USE, saw="1 pod hold")
+    site.first("a", Cause.IN_USE, saw="held by 1 pod")
     role = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
     site.create(
         f"{role}/rolebindings",
