@@ -80,7 +80,19 @@ _LARGE = 2500
 _PODS_ON_LARGE = 400
 """Where a pod takes tens of milliseconds, fewer show as much."""
 _INTERRUPTED = 130
-_WEBHOOK, _AGENT, _CLI, _SCRAPE = "webhook", "agent", "cli", "scrape"
+_WEBHOOK, _AGENT, _CLI, _SCRAPE, _PAGE = "webhook", "agent", "cli", "scrape", "page"
+_BESIDE = (_WEBHOOK, _AGENT, _CLI, _SCRAPE, _PAGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beside:
+    """What is measured beside scheduling, and how much of it; None: not at all."""
+
+    admission: AdmissionPlan | None
+    agent: AgentPlan | None
+    cli: CliPlan | None
+    scrapes: bool
+    page: PagePlan | None
 
 
 @click.command(context_settings={"show_default": True})
@@ -99,9 +111,7 @@ _WEBHOOK, _AGENT, _CLI, _SCRAPE = "webhook", "agent", "cli", "scrape"
 )
 @click.option(
     "--only",
-    type=click.Choice(
-        [*(system.name.lower() for system in System), _WEBHOOK, _AGENT, _CLI, _SCRAPE]
-    ),
+    type=click.Choice([*(system.name.lower() for system in System), *_BESIDE]),
     multiple=True,
     help="These systems, or what else is measured, only; may be given several times.",
 )
@@ -136,13 +146,14 @@ def main(
             extras=size == sizes[0],
         )
         for size in sizes
-        if not only or set(only) - {_WEBHOOK, _AGENT, _CLI, _SCRAPE}
+        if not only or set(only) - set(_BESIDE)
     ]
     wanted = set(only or _BESIDE)
     beside = _Beside(
         admission=(QUICK if quick else FULL) if _WEBHOOK in wanted else None,
         agent=(QUICK_AGENT if quick else FULL_AGENT) if _AGENT in wanted else None,
         cli=(QUICK_CLI if quick else FULL_CLI) if _CLI in wanted else None,
+        scrapes=_SCRAPE in wanted,
         # Who asks for it is told what is missing; among all others it is left out.
         page=(QUICK_PAGE if quick else FULL_PAGE)
         if _PAGE in only or (not only and can_look())
@@ -199,6 +210,8 @@ def _measure_beside(beside: _Beside, progress: Progress, *, output: Path) -> Non
         tell_agent(seen, output=output)
     if beside.cli is not None:
         tell_cli(measure_cli(beside.cli, progress=progress), output=output)
+    if beside.scrapes:
+        tell_scrapes(measure_scrapes(), output=output)
     if beside.page is not None:
         tell_page(measure_page(beside.page, progress=progress), output=output)
 
