@@ -12,41 +12,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from image.licences import is_spdx, of_debian, of_wheel
 from image.package import Package
 from image.product import Project
 from image.wheels import Wheel
 
 _EPOCH = "1970-01-01T00:00:00Z"
 """SPDX wants a time; one of the clock would make every document another."""
-
-_DEBIAN_NAMES = {
-    "Expat": "MIT",
-    "LGPL-2.1+": "LGPL-2.1-or-later",
-    "LGPL-2+": "LGPL-2.0-or-later",
-    "GPL-2": "GPL-2.0-only",
-    "GPL-2+": "GPL-2.0-or-later",
-    "GPL-3": "GPL-3.0-only",
-    "GPL-3+": "GPL-3.0-or-later",
-    "BSD-3-clause": "BSD-3-Clause",
-    "BSD-2-clause": "BSD-2-Clause",
-    "ISC": "ISC",
-    "Apache-2.0": "Apache-2.0",
-    "Zlib": "Zlib",
-}
-_KNOWN = frozenset(
-    {
-        *_DEBIAN_NAMES.values(),
-        "MIT",
-        "MPL-2.0",
-        "PSF-2.0",
-        "BSD-3-Clause",
-        "Python-2.0",
-        "MIT-0",
-        "CC0-1.0",
-        "0BSD",
-    }
-)
-_EXPRESSION = re.compile(r"\(|\)|[\w.+-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +70,11 @@ def _debian(file: DebianFile, architecture: str) -> dict[str, object]:
     package = file.package
     where = f"pkg:deb/debian/{package.name}@{package.version}?arch={architecture}&distro=debian-12"
     source = package.field("Source", package.name)
-    found = package.licences()
     return _part(package.name, package.version, where.replace("+", "%2B")) | {
         "checksums": [{"algorithm": "SHA256", "checksumValue": file.sha256}],
         "sourceInfo": f"built from the Debian source package {source}",
         "supplier": f"Organization: {package.field('Maintainer').partition(' <')[0]}",
-        **_licence(" AND ".join(_DEBIAN_NAMES.get(name, name) for name in found)),
+        **_licence(of_debian(package.licences())),
     }
 
 
@@ -112,7 +83,7 @@ def _wheel(wheel: Wheel) -> dict[str, object]:
     return part | {
         "packageFileName": wheel.file_name,
         "checksums": [{"algorithm": "SHA256", "checksumValue": wheel.sha256}],
-        **_licence(wheel.licence),
+        **_licence(of_wheel(wheel.licence)),
     }
 
 
@@ -140,17 +111,11 @@ def _part(name: str, version: str, where: str) -> dict[str, object]:
 
 
 def _licence(told: str) -> dict[str, str]:
-    """The declared licence where every word of it is SPDX's; else the words as a comment."""
     if not told:
         return {}
-    words = [word for word in _EXPRESSION.findall(told) if word not in {"AND", "OR", "(", ")"}]
-    if words and all(word in _KNOWN for word in words) and _joined(told):
+    if is_spdx(told):
         return {"licenseDeclared": told}
     return {"licenseComments": f"As told by the package: {told}"}
-
-
-def _joined(told: str) -> bool:
-    return re.fullmatch(r"\(?[\w.+-]+( (AND|OR) \(?[\w.+-]+\)?)*\)?", told) is not None
 
 
 def _relation(subject: object, kind: str, other: object) -> dict[str, object]:

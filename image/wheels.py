@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from email.parser import Parser
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -38,7 +39,7 @@ class Wheel:
     name: str
     version: str
     licence: str
-    """As its metadata tells it: an SPDX expression or free text; empty where it tells none."""
+    """As its metadata tells it: an SPDX expression, free text or a classifier; or nothing."""
     file_name: str
     sha256: str
     tree: Tree
@@ -99,15 +100,21 @@ def read_wheel(file_name: str, data: bytes) -> Wheel:
     if not isinstance(metadata, File):
         raise WheelError(f"{file_name} has no metadata")
     fields = Parser().parsestr(metadata.content.decode())
-    licence = str(fields.get("License-Expression") or fields.get("License") or "")
     return Wheel(
         name=re.sub(r"[-_.]+", "-", str(fields["Name"])).lower(),
         version=str(fields["Version"]),
-        licence=licence.strip().partition("\n")[0],
+        licence=_licence(fields),
         file_name=file_name,
         sha256=hashlib.sha256(data).hexdigest(),
         tree=tree,
     )
+
+
+def _licence(fields: Message) -> str:
+    if told := fields.get("License-Expression") or fields.get("License"):
+        return str(told).strip().partition("\n")[0]
+    classifiers = [line for line in fields.get_all("Classifier", ()) if line.startswith("License")]
+    return str(classifiers[0]) if len(classifiers) == 1 else ""
 
 
 def _place(name: str) -> str | None:
