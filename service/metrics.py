@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Info, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 #: Seconds; from an in-memory answer to kube-scheduler's and the API server's patience, close
 #: enough to each other that a quantile read between two of them means something.
@@ -16,6 +21,8 @@ LATENCY_BUCKETS = (
 
 def new_registry(component: str) -> CollectorRegistry:
     """Return a registry with the metrics of this process and `gpudetour_build_info`."""
+    # When each counter was made would be as many series again, and nobody asks for them.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     build = Info("gpudetour_build", "Release and component of this process", registry=registry)

@@ -110,6 +110,27 @@ def test_repetitions_are_counted_on_one_event_and_others_stand_apart(
     ]
 
 
+def test_a_storm_leaves_few_events_that_read_well(
+    control_plane: LocalCluster, recorder: EventRecorder, account: ObjectReference, written: Written
+) -> None:
+    """Of one reason ten texts are told as they are, and all after them on one Event."""
+    for number in range(500):
+        message = f"GPU 3 is faulty: Xid {number}: see NVIDIA's Xid catalog; no new pod gets it"
+        recorder.event(account, type="Warning", reason="GPUUnhealthy", message=message)
+        recorder.event(account, type="Normal", reason="GPUHealthy", message="GPU 3 is healthy")
+    events = written(lambda events: total(events) == 1000)
+
+    assert len(events) == 12
+    shown = control_plane.kubectl("describe", "serviceaccount", account.name)
+    lines = [line for line in shown.splitlines() if "GPU" in line]
+    assert len(lines) == 12
+    (combined,) = [line for line in lines if "combined from similar events" in line]
+    assert "GPU 3 is faulty: Xid 499: see NVIDIA's Xid catalog; no new pod gets it" in combined
+    assert "x490" in combined
+    (well,) = [line for line in lines if "GPU 3 is healthy" in line]
+    assert "x500" in well
+
+
 def test_an_event_that_the_server_forgot_is_written_anew(
     client: Client, recorder: EventRecorder, account: ObjectReference, written: Written
 ) -> None:
