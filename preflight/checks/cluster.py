@@ -139,7 +139,7 @@ def _kubelets(seen: Surroundings) -> Result:
             " environment variable there, not by CDI, which kubelet knows from 1.29 on",
             "# upgrade these nodes when you can; it works meanwhile",
         )
-    return ok(f"{len(machines)} Linux nodes, kubelet 1.29 or later")
+    return ok(f"Linux nodes: {len(machines)}, kubelet 1.29 or later on each")
 
 
 def _distribution(seen: Surroundings) -> Result:

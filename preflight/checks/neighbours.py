@@ -171,7 +171,7 @@ def _webhooks(seen: Surroundings) -> Result:
         return ok("no other webhook changes new pods")
     names = sorted({each.configuration for each in others})
     return ok(
-        f"{len(others)} webhooks of {_list(names)} change new pods too. Ours is asked again when a"
+        f"{_list(names)} see new pods and may change them. Ours is asked again when a"
         " later one changed a pod; GPU pods that lost what ours wrote are refused with a reason"
     )
 
