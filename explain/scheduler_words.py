@@ -14,7 +14,7 @@ from explain.causes import Cause
 from extender.placement.reasons import Reason
 from gpus.demand import is_gpu_resource
 
-#: `0/5 nodes are available: 2 Insufficient cpu, 3 all GPUs in use. no new claims …, preemption: …`
+#: `0/5 nodes are available: 2 Insufficient cpu, 3 all GPUs in use. no new …, preemption: …`
 _FIT_ERROR = re.compile(r"nodes are available: (?P<told>.*?)(?:\.(?=\s|$)|$)", re.DOTALL)
 _PART = re.compile(r"(?:^|, )(?P<count>\d+) (?P<text>.+?)(?=, \d+ |$)", re.DOTALL)
 _SHORT = re.compile(r"Insufficient (?P<resource>\S+)|Too many pods")
