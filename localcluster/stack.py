@@ -26,6 +26,8 @@ NAMESPACE = "gpudetour-system"
 WEBHOOK = "gpudetour-webhook"
 EXTENDER = "gpudetour-extender"
 AGENT = "gpudetour-node-agent"
+#: The agents' service account.
+AGENT_ACCOUNT = "default"
 CERTS = "gpudetour-certs"
 
 _LOOPBACK = "127.0.0.1"
@@ -167,10 +169,15 @@ class Stack:
         folders = kubelet or KubeletFolders(
             root=nowhere, device_plugins=nowhere / "device-plugins", cdi=nowhere / "cdi"
         )
-        token = self.cluster.service_account_kubeconfig(NAMESPACE, AGENT, node=node)
+        # Kubernetes makes it itself, a moment after the namespace.
+        account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{AGENT_ACCOUNT}"
+        self.cluster.wait_for(account, bool)
+        token = self.cluster.service_account_kubeconfig(NAMESPACE, AGENT_ACCOUNT, node=node)
         changes = {
             "--kubeconfig": str(token),
             "--node-name": node,
+            # None is applied here, and agents come again.
+            "--daemonset": "",
             "--driver-root": str(driver_root),
             "--dev-root": str(driver_root),
             "--host-root": "/",

@@ -21,6 +21,7 @@ from kube.heartbeat import Heartbeat
 from kube.objects import OwnerReference, Pod
 from kube.reflector import Reflector
 from nodeagent.agent import Agent, HandoverCell, NodeView, Parts
+from nodeagent.departure import Departure
 from nodeagent.deviceplugin.cdi import CdiSpec
 from nodeagent.deviceplugin.configfile import PluginConfig
 from nodeagent.deviceplugin.plugins import PluginSet
@@ -88,12 +89,13 @@ def run(settings: Settings) -> None:
         on_change=wake.set,
     )
     events = EventRecorder(client, component=FIELD_MANAGER, instance=settings.node_name)
+    cdi = CdiSpec(Path(settings.cdi_dir), settings.roots())
     parts = Parts(
         view=watches.view,
         reader=gpus.reader,
         observer=_observer(settings, config, watches.pods, dra),
         plugins=plugins,
-        preparation=_preparation(settings, config),
+        preparation=Preparation(cdi, settings.roots(), pass_device_nodes=config.pass_device_nodes),
         publisher=Publisher(client, settings.node_name),
         events=events,
         metrics=metrics,
@@ -117,8 +119,11 @@ def run(settings: Settings) -> None:
     lifecycle.spawn("events", events.run)
     lifecycle.spawn("heartbeat", _heartbeat(client, settings, watches.view).run)
     lifecycle.spawn("agent", agent.run, wake=wake.set)
+    departure = Departure(client, settings.home(), cdi=cdi)
+    lifecycle.spawn("departure", departure.run)
     lifecycle.wait()
     lifecycle.shutdown()
+    departure.leave(settings.node_name)
     side_port.stop()
 
 
@@ -174,14 +179,6 @@ def _observer(settings: Settings, config: PluginConfig, pods: NodePods, dra: Dra
             offering=config.offering,
         ),
         dra=dra.served,
-    )
-
-
-def _preparation(settings: Settings, config: PluginConfig) -> Preparation:
-    return Preparation(
-        CdiSpec(Path(settings.cdi_dir), settings.roots()),
-        settings.roots(),
-        pass_device_nodes=config.pass_device_nodes,
     )
 
 

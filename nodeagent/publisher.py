@@ -2,7 +2,8 @@
 
 What to write is pure (`plan`); `Publisher` sends it. Annotations and labels are one server-side
 apply, the condition another on the status, both under our own field manager, so that what we no
-longer say is taken away by the API server and nothing of others is touched.
+longer say is taken away by the API server and nothing of others is touched. The condition itself is
+taken away by name.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class Plan:
     leftovers: dict[str, Any] | None = None
     #: Server-side apply on the status.
     status: dict[str, Any] | None = None
+    #: JSON patch of the status that takes the condition away.
+    withdrawal: list[dict[str, Any]] | None = None
 
 
 def plan(node: OwnNode, wanted: Wanted, *, now: datetime) -> Plan:
@@ -85,7 +88,10 @@ def plan(node: OwnNode, wanted: Wanted, *, now: datetime) -> Plan:
     have_annotations = _ours(node.metadata.annotations, node, labels=False)
     have_labels = _ours(node.metadata.labels, node, labels=True)
     if have_annotations == annotations and have_labels == labels:
-        return Plan(status=_status(node, wanted.condition, now=now))
+        return Plan(
+            status=_status(node, wanted.condition, now=now),
+            withdrawal=_withdrawal(node, wanted.condition),
+        )
     body = _identity(node)
     body["metadata"] |= {"annotations": annotations, "labels": labels}
     return Plan(
@@ -94,6 +100,7 @@ def plan(node: OwnNode, wanted: Wanted, *, now: datetime) -> Plan:
             node, have_annotations.keys() - annotations, have_labels.keys() - labels
         ),
         status=_status(node, wanted.condition, now=now),
+        withdrawal=_withdrawal(node, wanted.condition),
     )
 
 
@@ -138,6 +145,9 @@ class Publisher:
         if todo.status is not None and self._is_new("status", wanted.condition, condition):
             status = f"{self._path}/status"
             self._client.apply(status, todo.status, field_manager=FIELD_MANAGER, force=True)
+        if todo.withdrawal is not None and self._is_new("status", None, condition):
+            status = f"{self._path}/status"
+            self._client.patch(status, todo.withdrawal, content_type=JSON_PATCH)
 
     def remove_stale(self, node: OwnNode, names: list[str]) -> None:
         """Remove resources that nobody serves from node status."""
@@ -183,7 +193,7 @@ def _leftovers(node: OwnNode, annotations: set[str], labels: set[str]) -> dict[s
 def _status(node: OwnNode, wanted: Condition | None, *, now: datetime) -> dict[str, Any] | None:
     have = condition_of(node, PATH_CONDITION)
     if wanted is None:
-        return _identity(node) if have is not None else None
+        return None
     status = "True" if wanted.status else "False"
     moment = timestamps.time(now)
     entry = {
@@ -200,6 +210,24 @@ def _status(node: OwnNode, wanted: Condition | None, *, now: datetime) -> dict[s
         if have.status == status and have.last_transition_time:
             entry["lastTransitionTime"] = have.last_transition_time
     return {**_identity(node), "status": {"conditions": [entry]}}
+
+
+def _withdrawal(node: OwnNode, wanted: Condition | None) -> list[dict[str, Any]] | None:
+    """Take the condition away where none is wanted.
+
+    An apply that says no status takes away all of it that nobody owns, and that is most: what
+    kubelet says when it creates its Node has no owner.
+    """
+    if wanted is not None:
+        return None
+    for index, condition in enumerate(node.status.conditions or ()):
+        if condition.type == PATH_CONDITION:
+            pointer = f"/status/conditions/{index}"
+            return [
+                {"op": "test", "path": f"{pointer}/type", "value": PATH_CONDITION},
+                {"op": "remove", "path": pointer},
+            ]
+    return None
 
 
 def _identity(node: OwnNode) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from nodeagent.departure import Home, home_of
 from nodeagent.deviceplugin.allocation import DeviceList
 from nodeagent.deviceplugin.configfile import PluginConfig, load_config
 from nodeagent.deviceplugin.devices import MigStrategy
@@ -25,6 +26,7 @@ class Settings:
     node_name: str
     kubeconfig: str | None
     namespace: str
+    daemonset: str
     driver_root: str
     dev_root: str | None
     host_root: str
@@ -57,6 +59,11 @@ class Settings:
             if not Path(getattr(self, option)).is_absolute():
                 raise ValueError(f"--{option.replace('_', '-')} must be an absolute path")
         self.rules()
+        self.home()
+
+    def home(self) -> Home | None:
+        """Return what starts agents on this node, if that is known; raises `ValueError`."""
+        return home_of(self.daemonset)
 
     def roots(self) -> Roots:
         """Return where the driver's files and device nodes are seen, and the host."""
@@ -119,6 +126,11 @@ OPTIONS: tuple[command.Option, ...] = (
     ),
     *command.KUBECONFIG,
     click.option("--namespace", default="gpudetour-system", help="Where the agent's Lease is."),
+    click.option(
+        "--daemonset",
+        default="",
+        help="NAMESPACE/NAME of what starts agents here: when it is gone, the last one cleans up.",
+    ),
     click.option(
         "--driver-root", default="/", help="Root of the files of NVIDIA's driver, as seen here."
     ),

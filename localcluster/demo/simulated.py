@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from localcluster.demo.stage import PODS, Stage
-from localcluster.stack import AGENT, EXTENDER, WEBHOOK
+from localcluster.stack import CERTS, EXTENDER, WEBHOOK
 
 _FIRST, _SECOND, _THIRD = "my-gpu-workload", "second-workload", "third-workload"
 
@@ -45,7 +45,7 @@ def the_install(stage: Stage) -> None:
     said = tell.run("kubectl get serviceaccounts -n gpudetour-system -o name")
     tell.expect(
         "each part runs with the rights of its own service account",
-        lambda: all(account in said for account in (AGENT, EXTENDER, WEBHOOK)),
+        lambda: all(account in said for account in (CERTS, EXTENDER, WEBHOOK)),
     )
 
 

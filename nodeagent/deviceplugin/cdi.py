@@ -91,6 +91,11 @@ class CdiSpec:
         self.names = {device: name for device, name in named.items() if name in described}
         return changed
 
+    def remove(self) -> None:
+        """Take the file away: no device is given out by name any more. Raises `OSError`."""
+        self.names = {}
+        self.path.unlink(missing_ok=True)
+
     def _store(self, spec: dict[str, Any]) -> bool:
         if not spec["devices"]:  # which CDI refuses
             existed = self.path.exists()

@@ -15,7 +15,7 @@ from certs.authority import is_issued_by
 from localcluster import shipped
 from localcluster.api import ApiError
 from localcluster.cluster import LocalCluster
-from localcluster.stack import AGENT, CERTS, EXTENDER, NAMESPACE, WEBHOOK, Stack
+from localcluster.stack import AGENT_ACCOUNT, CERTS, EXTENDER, NAMESPACE, WEBHOOK, Stack
 from localcluster.waiting import until
 from tests.certs import making
 from tests.certs.keeping import (
@@ -239,7 +239,7 @@ def test_metrics_tell_until_when_everything_is_valid(keeper: Keeper) -> None:
     assert abs(keeper.metric("gpudetour_clock_ahead_seconds") or 0) < 30
 
 
-@pytest.mark.parametrize("account", [WEBHOOK, EXTENDER, AGENT])
+@pytest.mark.parametrize("account", [WEBHOOK, EXTENDER, AGENT_ACCOUNT])
 def test_nobody_else_may_read_a_key(cluster: LocalCluster, account: str) -> None:
     user = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
     for verb in ("get", "list", "watch", "update", "patch", "create"):

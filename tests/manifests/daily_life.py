@@ -21,6 +21,7 @@ NODES = ("worker-a", "worker-b")
 PODS = "/api/v1/namespaces/default/pods"
 BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+_UNINSTALLED = {"--daemonset": f"{NAMESPACE}/gpudetour-node-agent"}
 _LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{EXTENDER}"
 _SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 _SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
@@ -43,12 +44,22 @@ class DailyLife:
         self._cluster.create_simulated_nodes(NODES)
         for node in NODES:
             install(self._folder / node, "2x-rtx-4090", node=node)
-            self._stack.start_agent(node, self._folder / node)
+            self._stack.start_agent(node, self._folder / node, options=_UNINSTALLED)
         for node in NODES:
             self._cluster.wait_for(f"/api/v1/nodes/{node}", _serves, timeout=90)
         self._cluster.wait_for("/api/v1/namespaces/default/serviceaccounts/default", bool)
         path = "/apis/scheduling.k8s.io/v1/priorityclasses"
         self._api.create(path, {"metadata": {"name": "high"}, "value": 1000})
+
+    def all_is_uninstalled(self) -> None:
+        """There is no DaemonSet, so the agents that end clean up their Nodes."""
+        for node in NODES:
+            self._stack.stop(f"agent-{node}")
+            assert "gpudetour.io/inventory" not in self._annotations(node)
+
+    def _annotations(self, node: str) -> Object:
+        found: Object = self._api.get(f"/api/v1/nodes/{node}")["metadata"].get("annotations", {})
+        return found
 
     def certificates_are_broken(self) -> None:
         """A Secret and the caBundle are damaged, and mended."""

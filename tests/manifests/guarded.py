@@ -18,7 +18,7 @@ from localcluster.cluster import LocalCluster
 from localcluster.controlplane import ControlPlaneOptions
 from localcluster.shipped import Variant
 from localcluster.simulated import NodeTemplate
-from localcluster.stack import AGENT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
+from localcluster.stack import AGENT, AGENT_ACCOUNT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
 from localcluster.waiting import until
 from tests.manifests.choices import rights_to_evict
 from tests.manifests.door import Door, Identity, Object, Request, bearing, standing_for
@@ -151,6 +151,8 @@ def guarded(folder: Path, variant: Variant = Variant.BASE) -> Iterator[Guarded]:
 
 def _furnish(cluster: LocalCluster, *, lease: str) -> None:
     api = cluster.api
+    own = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{AGENT_ACCOUNT}"
+    cluster.wait_for(own, bool)
     template = NodeTemplate(
         capacity={"cpu": "8", "memory": "32Gi", "pods": "20", "nvidia.com/gpu": "0"},
         labels={GPU_LABEL: "true", "gpudetour.io/path": "annotation"},
@@ -217,8 +219,8 @@ def _people(cluster: LocalCluster) -> dict[str, Identity]:
         "garbage-collector": standing_for(
             "system:serviceaccount:kube-system:generic-garbage-collector"
         ),
-        "agent": bearing(AGENT, _token_of_a_pod(cluster, AGENT, node=NODES[0])),
-        "agent-of-nowhere": bearing(AGENT, _token(cluster, AGENT)),
+        "agent": bearing(AGENT, _token_of_a_pod(cluster, AGENT_ACCOUNT, node=NODES[0])),
+        "agent-of-nowhere": bearing(AGENT, _token(cluster, AGENT_ACCOUNT)),
         "extender": bearing(EXTENDER, _token(cluster, EXTENDER)),
         "webhook": bearing(WEBHOOK, _token(cluster, WEBHOOK)),
         "certs": bearing(CERTS, _token(cluster, CERTS)),

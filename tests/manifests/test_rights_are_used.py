@@ -54,6 +54,7 @@ def life(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None, he
         happens.the_leader_is_replaced()
         happens.usage_is_recorded()
         happens.an_important_pod_comes()
+        happens.all_is_uninstalled()
         lines = (one.processes.logs / "audit.log").read_text().splitlines()
     return Life(granted=granted, used=list(accesses(lines)))
 

@@ -14,6 +14,7 @@ from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX, GPU_LABEL, assigned_pref
 from gpus.demand import is_gpu_resource
 from localcluster import shipped
 from localcluster.shipped import Variant
+from localcluster.stack import AGENT_ACCOUNT
 
 KINDS = ("Deployment", "DaemonSet", "Job")
 WORKLOADS = [
@@ -65,7 +66,7 @@ def test_workloads_use_options_that_their_program_knows(workload: dict[str, Any]
 def test_workloads_name_a_service_account_and_resources_of_their_own(
     workload: dict[str, Any],
 ) -> None:
-    accounts = {named(item) for item in shipped.objects("ServiceAccount")}
+    accounts = {named(item) for item in shipped.objects("ServiceAccount")} | {AGENT_ACCOUNT}
 
     assert workload["spec"]["template"]["spec"]["serviceAccountName"] in accounts
     for container in containers(workload):
@@ -128,7 +129,8 @@ def test_policies_speak_of_service_accounts_that_exist() -> None:
     text = str(list(shipped.objects(POLICIES)))
     named_there = set(re.findall(r"serviceaccount:gpudetour-system:([a-z-]+)", text))
 
-    assert named_there <= {named(item) for item in shipped.objects("ServiceAccount")}
+    accounts = {named(item) for item in shipped.objects("ServiceAccount")}
+    assert named_there == accounts - {"gpudetour-webhook", "gpudetour-certs"} | {AGENT_ACCOUNT}
 
 
 @both_variants

@@ -19,6 +19,7 @@ DEFAULTS = Settings(
     node_name="n1",
     kubeconfig=None,
     namespace="gpudetour-system",
+    daemonset="",
     driver_root="/",
     dev_root=None,
     host_root="/",

@@ -149,7 +149,8 @@ def cluster(
 @pytest.fixture
 def agents_client(cluster: LocalCluster) -> Iterator[Client]:
     """With the rights of the agent of n1, and no more."""
-    account = ("gpudetour-system", "gpudetour-node-agent")
+    account = ("gpudetour-system", "default")
+    cluster.wait_for("/api/v1/namespaces/gpudetour-system/serviceaccounts/default", bool)
     kubeconfig: Path = cluster.service_account_kubeconfig(*account, node="n1")
     client = Client(connect(str(kubeconfig)))
     yield client

@@ -183,12 +183,18 @@ def test_the_condition_changes_its_time_only_with_its_status(
     assert condition["lastTransitionTime"] == transition
 
 
-def test_a_condition_that_is_not_wanted_is_given_up() -> None:
+def test_a_condition_that_is_not_wanted_is_taken_away_and_no_other() -> None:
+    """An apply without a status would take away what kubelet said when it created the Node."""
     todo = plan(_node(condition=_condition()), Wanted(), now=NOW)
-    assert todo.status == {"apiVersion": "v1", "kind": "Node", "metadata": _IDENTITY}
+    assert todo.status is None
+    assert todo.withdrawal == [
+        {"op": "test", "path": "/status/conditions/0/type", "value": PATH_CONDITION},
+        {"op": "remove", "path": "/status/conditions/0"},
+    ]
 
 
-_IDENTITY = {"name": "n1", "uid": "u1"}
+def test_no_condition_is_taken_away_where_there_is_none() -> None:
+    assert plan(_node(), Wanted(), now=NOW).withdrawal is None
 
 
 def test_gpu_resources_are_counted_by_the_larger_number_and_others_are_not() -> None:
