@@ -60,6 +60,18 @@ def command_of_page(*start: str) -> Command:
     return found
 
 
+#: Lays the box's files over the machine's, for one program and for nobody else, and becomes it.
+_LAY_OVER = """
+set -e
+for folder in etc var/lib; do
+    mkdir -p "$0/$folder" "$0/work/$folder"
+    mount -t overlay -o "lowerdir=/$folder,upperdir=$0/$folder,workdir=$0/work/$folder" \\
+        box "/$folder"
+done
+exec "$@"
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """The box's root folder; paths of the page lie below it."""
@@ -70,11 +82,10 @@ class Box:
         """Where an absolute path of the page is here."""
         return self.root / path.lstrip("/")
 
-    def rooted(self, argument: str) -> str:
-        """An argument with the folders of K3s where they are here."""
-        for folder in ("/etc/rancher/k3s", "/var/lib/rancher/k3s"):
-            argument = argument.replace(folder, str(self.at(folder)))
-        return argument
+    def inside(self, *command: str | Path) -> list[str | Path]:
+        """The command of a program that sees the box's files at their own paths. Needs root."""
+        apart = ("unshare", "--mount", "--propagation", "private")
+        return [*apart, "sh", "-c", _LAY_OVER, self.root, *command]
 
     def write(self, path: str, text: str) -> Path:
         target = self.at(path)
@@ -83,12 +94,12 @@ class Box:
         return target
 
     def scheduler_arguments(self, own: Mapping[str, str]) -> list[str]:
-        """kube-scheduler's command line by K3s: its own arguments, and config.yaml over them."""
+        """kube-scheduler's arguments by K3s: its own, and those of config.yaml over them."""
         config = yaml.safe_load(self.at("/etc/rancher/k3s/config.yaml").read_text())
         arguments = dict(own)
         for entry in config["kube-scheduler-arg"]:
             name, _, value = str(entry).partition("=")
-            arguments[name] = self.rooted(value)
+            arguments[name] = value
         return [f"--{name}={value}" for name, value in sorted(arguments.items())]
 
     def render(

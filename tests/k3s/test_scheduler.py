@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from cli.__main__ import main
 from doctor.facts.host import Distribution
 from doctor.gather.places import PLACES
 from localcluster.cluster import LocalCluster
@@ -21,7 +23,7 @@ from localcluster.shipped import MANIFESTS
 from localcluster.stack import Stack
 from scheduling.flavors import FLAVORS
 from tests.cluster.pods import bound, serves_gpus
-from tests.docs.pages import blocks
+from tests.docs.pages import ROOT, blocks
 from tests.k3s.box import PAGE, Box, command_of_page, config_of_page, page_text
 
 Object = dict[str, Any]
@@ -79,48 +81,49 @@ class Server:
             box.at(path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(kubeconfig, box.at(path))
 
-    def follow_the_page(self) -> None:
-        """Type what the page says, and add to config.yaml what it says."""
-        typed = command_of_page("gpudetour", "scheduler-config").words[1:]
-        flavor = FLAVORS["k3s"]
-        done = CliRunner().invoke(
-            main,
-            [
-                *(self.box.rooted(word) for word in typed),
-                # What differs here: the root, and that the extender is no pod behind a Service.
-                *("--folder", self.box.rooted(flavor.folder)),
-                *("--scheduler-kubeconfig", self.box.rooted(flavor.kubeconfig)),
-                *("--address", self.stack.extender_url.removeprefix("https://")),
-            ],
+    def type_in(self, words: Sequence[str]) -> None:
+        """Type a command of the page; what is not the page's is that the extender is no pod."""
+        address = self.stack.extender_url.removeprefix("https://")
+        program = (sys.executable, "-m", "cli.__main__", *words[1:], "--address", address)
+        done = subprocess.run(
+            self.box.inside(*program),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
-        assert done.exit_code == 0, done.output
+        assert done.returncode == 0, done.stderr
+
+    def add_to_config(self, addition: Object) -> None:
+        """Add what the page says to config.yaml."""
         config = self.box.at("/etc/rancher/k3s/config.yaml")
-        config.write_text(config.read_text() + yaml.safe_dump(config_of_page()))
+        config.write_text(config.read_text() + yaml.safe_dump(addition))
 
     def restart(self) -> None:
         """Start kube-scheduler with the arguments that K3s would give it."""
-        port = self._layout.recall().ports.scheduler
-        kubeconfig = self.box.rooted(FLAVORS["k3s"].kubeconfig)
         # What K3s gives it by itself; with `config` it does not look at `kubeconfig` any more.
         own = {
-            "kubeconfig": kubeconfig,
+            "kubeconfig": FLAVORS["k3s"].kubeconfig,
             "leader-elect": "false",
             "profiling": "false",
-            "secure-port": str(port),
+            "secure-port": str(self._layout.recall().ports.scheduler),
         }
         for argument in serving_arguments(self._layout, "kube-scheduler"):
             name, _, value = argument.removeprefix("--").partition("=")
             own[name] = value
+        program = self.cluster.program("kube-scheduler")
         self.cluster.processes.stop("kube-scheduler")
         self.cluster.processes.start(
-            "kube-scheduler",
-            [self.cluster.program("kube-scheduler"), *self.box.scheduler_arguments(own)],
+            "kube-scheduler", self.box.inside(program, *self.box.scheduler_arguments(own))
         )
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Iterator[Server]:
     del control_plane_parts
+    if os.geteuid() != 0:
+        pytest.skip("laying files over the machine's, for one program, needs root")
     folder = tmp_path_factory.mktemp("k3s")
     with LocalCluster(folder / "cluster") as cluster:
         stack = Stack(cluster)
@@ -132,10 +135,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) 
         yield Server(stack, Box(folder / "root"))
 
 
-@pytest.mark.controlplane
+@pytest.mark.node
 @pytest.mark.timeout(600)
 def test_the_page_leads_to_a_placed_pod(server: Server) -> None:
-    server.follow_the_page()
+    server.type_in(command_of_page("gpudetour", "scheduler-config").words)
+    server.add_to_config(config_of_page())
     server.restart()
     pod = pod_of_page()
     server.cluster.api.create(PODS, pod)
@@ -144,6 +148,10 @@ def test_the_page_leads_to_a_placed_pod(server: Server) -> None:
 
     assert found["spec"]["runtimeClassName"] == "nvidia"
     assert "gpudetour.io/assigned" in found["metadata"]["annotations"]
+    # The machine itself has seen nothing of it.
+    assert not Path(FLAVORS["k3s"].folder).exists()
+    written = server.box.at(FLAVORS["k3s"].folder) / "tls.key"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
 
 
 def test_the_argument_of_the_page_names_the_file_that_its_command_writes(tmp_path: Path) -> None:
@@ -153,4 +161,4 @@ def test_the_argument_of_the_page_names_the_file_that_its_command_writes(tmp_pat
     words = command_of_page("gpudetour", "scheduler-config").words
     folder = words[words.index("--write") + 1]
 
-    assert argument == f"--config={box.at(folder)}/kube-scheduler-configuration.yaml"
+    assert argument == f"--config={folder}/kube-scheduler-configuration.yaml"
