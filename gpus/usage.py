@@ -29,6 +29,8 @@ MOST_BYTES = 900_000
 #: A key of ConfigMap data, and what we keep there beside `_others`: a DNS label.
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DAY = 24
+#: More than the time of all others takes, a number for each day.
+_OTHERS_BYTES = 2048
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 
 Seconds = Mapping[int, float]
@@ -120,14 +122,21 @@ def bounded(month: Month, *, most: int = MOST_BYTES) -> dict[str, str]:
         data = _written(_by_day(month, before=before))
         if _size(data) <= most:
             return data
-    month = _by_day(month, before=last + 1)
-    users = sorted(month.held, key=lambda name: (name == OTHERS, sum(month.held[name].values())))
-    while users and _size(data) > most:
-        # A tenth at a time: each time all is written once more.
-        merged, users = users[: max(1, len(users) // 10)], users[max(1, len(users) // 10) :]
-        month = replace(month, held=_merged(month.held, {*merged, OTHERS}))
-        data = _written(month)
-    return data
+    return _fewer(_by_day(month, before=last + 1), data, most=most)
+
+
+def _fewer(month: Month, data: Mapping[str, str], *, most: int) -> dict[str, str]:
+    """Put the least users together until the rest fits; `data` is the month, written."""
+    size = _size(data) + _OTHERS_BYTES
+    users = sorted(month.held, key=lambda name: (sum(month.held[name].values()), name))
+    merged = {OTHERS}
+    for name in users:
+        if size <= most:
+            break
+        if name != OTHERS:
+            merged.add(name)
+            size -= len(name) + len(data[name])
+    return _written(replace(month, held=_merged(month.held, merged)))
 
 
 def read_month(name: str, data: Mapping[str, str]) -> tuple[Month, list[str]]:
