@@ -23,6 +23,9 @@ pytestmark = pytest.mark.controlplane
 
 OWN, OTHER = NODES
 POLICY, INVENTORY, HEARTBEATS = "gpudetour-nodes", "gpudetour-inventory", "gpudetour-heartbeats"
+DEPARTURE, RBAC_GROUP = "gpudetour-departure", "rbac.authorization.k8s.io"
+ROLES = f"/apis/{RBAC_GROUP}/v1/clusterroles"
+BINDINGS = f"/apis/{RBAC_GROUP}/v1/clusterrolebindings"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 CA_KEY = f"{SECRETS}/{CA}"
 SPOOFED = {"gpudetour.io/inventory": '{"v":1,"source":"nvml","gpus":[]}'}
@@ -69,7 +72,43 @@ def lease(name: str, *, create: bool = False) -> Request:
     return Request(method="PATCH", path=f"{LEASES}/{name}", body=spec)
 
 
+def granted(name: str, *, of: str = "Namespace", to: str = "default") -> Request:
+    """A ClusterRoleBinding like that of the rights that outlive the manifests."""
+    namespace = {"apiVersion": "v1", "kind": of, "name": NAMESPACE, "uid": "1-2"}
+    body = {
+        "metadata": {"name": name, "ownerReferences": [namespace]},
+        "roleRef": {"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": "gpudetour-node-agent"},
+        "subjects": [{"kind": "ServiceAccount", "name": to, "namespace": NAMESPACE}],
+    }
+    return Request(method="POST", path=BINDINGS, body=body)
+
+
+def role(name: str) -> Request:
+    """A ClusterRole with a right that the agent has; others it cannot give (RBAC's own rule)."""
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "name": NAMESPACE, "uid": "1-2"}
+    rule = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]}
+    body = {"metadata": {"name": name, "ownerReferences": [namespace]}, "rules": [rule]}
+    return Request(method="POST", path=ROLES, body=body)
+
+
 ATTACKS = {
+    "A14 rights for others": [
+        refused("another name", "agent", role("own"), by=DEPARTURE),
+        refused("to others", "agent", granted(DEPARTURE, to="gpudetour-webhook"), by=DEPARTURE),
+        refused(
+            "under another name",
+            "agent",
+            granted("own"),
+            by=DEPARTURE,
+        ),
+        refused(
+            "that stay for ever",
+            "agent",
+            granted(DEPARTURE, of="Node"),
+            by=DEPARTURE,
+        ),
+        allowed("its own", "agent", role(DEPARTURE)),
+    ],
     "A14 another node": [
         refused("annotation", "agent", told(OTHER), by=POLICY),
         refused("label", "agent", metadata(OTHER, labels={GPU_LABEL: None}), by=POLICY),
