@@ -55,6 +55,22 @@ def read_facts(client: Client, namespace: str, name: str) -> Facts:
     return _of_a_waiting_pod(reader, pod, spec, now)
 
 
+def read_node_facts(client: Client, name: str) -> tuple[Facts, Node]:
+    """Read what decides whether a node takes GPU pods, and the node itself.
+
+    Raises `KubeError` where there is no such node, or the API server refuses it.
+    """
+    reader = _Reader(client)
+    node = client.get(f"/api/v1/nodes/{name}", type=Node)
+    on_node = {**_HOLDING, "fieldSelector": f"spec.nodeName={name}"}
+    found = reader.all(
+        gpu_pods=reader.items("/api/v1/pods", Pod, on_node),
+        leases=reader.by_name(f"/apis/coordination.k8s.io/v1/{_SYSTEM}/leases", Lease),
+    )
+    now = client.server_time()
+    return Facts(namespace="", name="", now=now, unreadable=reader.unreadable, **found), node
+
+
 class _Reader:
     """Makes calls that may be refused, several at a time, and keeps count of refusals."""
 

@@ -115,10 +115,14 @@ def _unadmitted(facts: Facts, pod: Pod, seen: PodFacts) -> Iterator[Finding]:
         yield Finding(cause=Cause.UNUSABLE, saw=saw, ends=again)
     else:
         for other in facts.gpu_pods or ():
-            told = read_pod(other)
-            if told.claim == seen.claim and told.uid != seen.uid:
-                saw = f"{told.key} has the same {DEVICES_FROM}: {seen.claim}"
+            if _claim(other) == _claim(pod) and other.metadata.uid != pod.metadata.uid:
+                key = f"{other.metadata.namespace}/{other.metadata.name}"
+                saw = f"{key} has the same {DEVICES_FROM}: {seen.claim}"
                 yield Finding(cause=Cause.UNUSABLE, saw=saw, ends=again)
+
+
+def _claim(pod: Pod) -> tuple[str, str | None]:
+    return pod.metadata.namespace, (pod.metadata.annotations or {}).get(DEVICES_FROM)
 
 
 def _making_room(pod: Pod) -> Finding:

@@ -40,7 +40,7 @@ def verdict(told: Explanation) -> str:
 
 def as_text(told: Explanation) -> str:
     """Return the answer for people: verdict, each cause with what ends it, what was not read."""
-    return "".join(f"{_printable(line)}\n" for line in _lines(told))
+    return "".join(f"{printable(line)}\n" for line in _lines(told))
 
 
 def as_json(told: Explanation) -> str:
@@ -51,7 +51,7 @@ def as_json(told: Explanation) -> str:
         "verdict": verdict(told),
         "pod": {"namespace": told.namespace, "name": told.name, "asks": told.asks},
         "state": str(told.state),
-        "causes": [_plain(found) for found in told.findings],
+        "causes": [finding_as_json(found) for found in told.findings],
         "placement": None
         if where is None
         else {
@@ -76,13 +76,13 @@ def _title(found: Finding | None) -> str:
 def _lines(told: Explanation) -> Iterator[str]:
     yield from textwrap.wrap(verdict(told), _WIDTH)
     if told.asks:
-        yield from _labelled("asks", told.asks)
+        yield from labelled("asks", told.asks)
     yield from _placement(told)
     for number, found in enumerate(told.findings, start=1):
-        yield from _finding(found, number)
+        yield from finding_as_lines(found, number)
     if told.scheduler:
         yield ""
-        yield from _labelled("said", f"by the scheduler: {told.scheduler}")
+        yield from labelled("said", f"by the scheduler: {told.scheduler}")
     if told.unreadable:
         yield ""
         yield "Could not read (what it would tell is left out):"
@@ -95,18 +95,19 @@ def _lines(told: Explanation) -> Iterator[str]:
         yield f"More: {_PAGE}#{told.findings[0].cause.id}"
 
 
-def _finding(found: Finding, number: int) -> Iterator[str]:
+def finding_as_lines(found: Finding, number: int) -> Iterator[str]:
+    """Yield one cause for people, with what was seen and what ends it."""
     yield ""
     yield f"{number}. {found.cause.id}: {found.cause.title}"
     if found.nodes:
         count = f"{len(found.nodes)} node{'' if len(found.nodes) == 1 else 's'}"
-        yield from _labelled("where", f"{count}: {_some(found.nodes)}")
+        yield from labelled("where", f"{count}: {_some(found.nodes)}")
     elif found.count:
-        yield from _labelled("where", f"{found.count} nodes")
+        yield from labelled("where", f"{found.count} nodes")
     if found.saw != found.cause.title:
-        yield from _labelled("saw", found.saw)
+        yield from labelled("saw", found.saw)
     for index, text in enumerate(found.ends):
-        yield from _labelled("ends" if index == 0 else "", text)
+        yield from labelled("ends" if index == 0 else "", text)
 
 
 def _placement(told: Explanation) -> Iterator[str]:
@@ -114,13 +115,13 @@ def _placement(told: Explanation) -> Iterator[str]:
     if where is None:
         return
     for index, device in enumerate(where.devices):
-        yield from _labelled("gpus" if index == 0 else "", _device(device))
-    yield from _labelled("why", where.chosen)
+        yield from labelled("gpus" if index == 0 else "", _device(device))
+    yield from labelled("why", where.chosen)
     for index, (key, met) in enumerate(where.wishes.items()):
         word = {True: "met", False: "no longer met", None: "cannot be said"}[met]
-        yield from _labelled("wishes" if index == 0 else "", f"{key}: {word}")
+        yield from labelled("wishes" if index == 0 else "", f"{key}: {word}")
     for index, command in enumerate(where.look):
-        yield from _labelled("look" if index == 0 else "", command)
+        yield from labelled("look" if index == 0 else "", command)
 
 
 def _device(device: Device) -> str:
@@ -138,7 +139,8 @@ def _device(device: Device) -> str:
     return ", ".join(parts)
 
 
-def _labelled(label: str, text: str) -> list[str]:
+def labelled(label: str, text: str) -> list[str]:
+    """Return a text folded beside its label; commands stay whole."""
     lead = f"   {label:<{_LABEL - 1}} "
     if text.startswith(_COMMANDS):
         return [lead + text]
@@ -157,12 +159,13 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _printable(text: str) -> str:
-    """What others wrote may hold anything, terminal commands included."""
+def printable(text: str) -> str:
+    """Return a text without what others may have put in: terminal commands, line breaks."""
     return "".join(each if each.isprintable() else " " for each in text)
 
 
-def _plain(found: Finding) -> dict[str, Any]:
+def finding_as_json(found: Finding) -> dict[str, Any]:
+    """Return one cause as JSON-ready values."""
     return {
         "id": found.cause.id,
         "title": found.cause.title,
