@@ -52,6 +52,7 @@ from localcluster.stack import StackError
 from localcluster.toolchain import ToolchainError
 from localcluster.waiting import WaitedTooLong
 from nodeagent.podresources.client import PodResourcesError
+from service import logs
 
 _FAULTS = (
     ApiError,
@@ -211,6 +212,8 @@ def _measure_beside(beside: _Beside, progress: Progress, *, output: Path) -> Non
     if beside.cli is not None:
         tell_cli(measure_cli(beside.cli, progress=progress), output=output)
     if beside.scrapes:
+        # Else each request would be a line: these run in this process.
+        logs.configure(level="warning", json=False)
         tell_scrapes(measure_scrapes(), output=output)
     if beside.page is not None:
         tell_page(measure_page(beside.page, progress=progress), output=output)

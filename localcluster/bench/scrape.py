@@ -34,7 +34,6 @@ from nodeagent.inventory.xids import HealthPolicy
 from nodeagent.metrics import Metrics as AgentMetrics
 from nodeagent.metrics import Shown
 from nodeagent.podresources.client import Holder
-from service import logs
 from service.metrics import new_registry
 from service.side_port import SidePort
 
@@ -64,8 +63,6 @@ class Scraped:
 
 def measure_scrapes(scrapes: int = _SCRAPES) -> list[Scraped]:
     """Scrape extender and agent, and after each the client library with as many series."""
-    # Each request would be a line.
-    logs.configure(level="warning", json=False)
     found = []
     with _extender() as registry:
         found.append(_scraped("extender, 1,000 nodes, 8,000 pods", registry, scrapes))

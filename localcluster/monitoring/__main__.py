@@ -138,7 +138,7 @@ def _draw(row: Row, server: Prometheus, *, begin: float, into: Path) -> None:
     with Chromium() as browser:
         tab = browser.tab(width=WIDTH, height=height(row))
         tab.go("data:text/html;charset=utf-8," + quote(page(row, answers)))
-        tab.until("document.readyState === 'complete' && document.querySelector('.p')")
+        tab.until("document.readyState === 'complete' && !!document.querySelector('.p')")
         tab.picture(target)
     click.echo(f"{target}: {target.stat().st_size // 1024} KiB")
 
