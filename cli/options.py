@@ -40,8 +40,8 @@ class Duration(click.ParamType[float]):
         """Return seconds."""
         if isinstance(value, int | float):
             return float(value)
-        parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", value)
-        if re.fullmatch(r"\d{1,9}", value):
+        parts = re.findall(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhdw])", value)
+        if re.fullmatch(r"[0-9]{1,9}", value):
             return float(value)
         if not parts or "".join(number + unit for number, unit in parts) != value:
             self.fail(f"{value!r} is no length of time; write 30s, 5m, 24h or 7d", param, ctx)

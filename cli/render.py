@@ -19,7 +19,7 @@ _GAP = "   "
 _HEADER = "bold"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Column(Generic[Row]):
     """What one column says of a row at a moment. `style` only repeats in colour what is said."""
 
