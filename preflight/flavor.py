@@ -72,7 +72,7 @@ _MARKS: tuple[tuple[Flavor, Callable[[Machine], bool]], ...] = (
         lambda node: node.os_image.startswith("Talos"),
     ),
     (
-        Flavor(name="kind", page="kind", preset="kubeadm", manifest="kubeadm"),
+        Flavor(name="kind", page="kind", manifest="second-scheduler", address=""),
         lambda node: node.provider.startswith("kind://"),
     ),
     (_second("EKS"), lambda node: "-eks-" in node.kubelet),

@@ -76,7 +76,7 @@ def make(words: Sequence[str], folder: Path) -> None:
 
 
 def helm(words: Sequence[str], folder: Path) -> None:
-    """The chart is there, and so is every value that is set."""
+    """The chart is there, with every value that is set, and renders with them."""
     del folder
     assert words[0] in _HELM, words
     values = yaml.safe_load((ROOT / "manifests" / "chart" / "values.yaml").read_text())
@@ -84,6 +84,18 @@ def helm(words: Sequence[str], folder: Path) -> None:
         if option == "--set":
             assert _has(values, value.partition("=")[0].split(".")), value
     _in_the_repository(words)
+    program = find(catalogue(architecture())["helm"], default_settings())
+    if program is not None and words[0] in ("install", "upgrade"):
+        settings = [word for word in words[1:] if word != "--reuse-values"]
+        rendered = subprocess.run(
+            [program, "template", *settings],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert rendered.returncode == 0, rendered.stderr
 
 
 def python(words: Sequence[str], folder: Path) -> None:
