@@ -66,7 +66,7 @@ def _placing(outcome: Outcome) -> Iterator[str]:
     elif outcome.written != outcome.folder:
         yield f"Copy {outcome.written} to {outcome.folder} on each server:"
         yield f"sudo install -d -m 0700 {target}"
-        yield f"sudo install -m 0600 {shlex.quote(outcome.written)}/* {target}/"
+        yield f"sudo cp -r --preserve=mode {shlex.quote(outcome.written)}/. {target}/"
     else:
         yield f"The files are in {outcome.folder}; put the same on each other server."
 
