@@ -58,8 +58,8 @@ class Preempted(StrEnum):
     FAILED = "failed"
 
 
-#: Reasons by the text that the scheduler is told; of two that share one, the first stands for both.
-_REASONS = {reason.text: reason.name.lower() for reason in reversed(Reason)}
+#: Reasons by the text that the scheduler is told; of two that share one, the last stands for both.
+_REASONS = {reason.text: reason.name.lower() for reason in Reason}
 
 
 class Metrics:

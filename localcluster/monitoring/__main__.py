@@ -1,6 +1,6 @@
 """`python -m localcluster.monitoring`: draws the main rows of the dashboard from a living cluster.
 
-A site with four nodes is brought up, pods come and go and keep their GPUs busy, a real Prometheus
+A site with three nodes is brought up, pods come and go and keep their GPUs busy, a real Prometheus
 scrapes it all, and what it answers to the dashboard's queries is drawn into docs/pictures.
 """
 
@@ -32,7 +32,7 @@ from localcluster.simulated import PART as KWOK
 
 PICTURES = MANIFESTS.parent / "docs" / "pictures"
 ALERTS = MANIFESTS / "monitoring" / "alerts.yaml"
-NODES = {"desk": "2x-rtx-4090", "lab": "4x-a100", "train-1": "8x-h100", "train-2": "8x-h100"}
+NODES = {"desk": "2x-rtx-4090", "lab": "4x-a100", "train": "8x-h100"}
 _DRAWN = ("Fleet", "GPUs", "Extender")
 _NAMESPACE = "research"
 _PODS = f"/api/v1/namespaces/{_NAMESPACE}/pods"
@@ -71,6 +71,10 @@ class _Life:
         self._random = random.Random(7)  # noqa: S311 - no secret
         self._count = 0
 
+        # Each GPU has work of its own weight.
+        uuids = [uuid for machine in site.machines.values() for uuid in machine.uuids]
+        self._load = {uuid: self._random.randint(35, 98) for uuid in uuids}
+
     def play(self, seconds: float) -> None:
         """Go on for that long; a GPU is lost on the way."""
         self._api.create("/api/v1/namespaces", {"metadata": {"name": _NAMESPACE}})
@@ -80,7 +84,7 @@ class _Life:
         lost = False
         while time.monotonic() < end:
             if not lost and time.monotonic() > half:
-                machine = self._site.machines["train-2"]
+                machine = self._site.machines["train"]
                 machine.lose(machine.uuids[5])
                 lost = True
             self._turn()
@@ -88,7 +92,7 @@ class _Life:
 
     def _turn(self) -> None:
         pods = self._api.get(_PODS)["items"]
-        if len(pods) < 14:
+        if len(pods) < 9:
             self._api.create(_PODS, self._pod())
         elif self._random.random() < 0.6:
             name = self._random.choice(pods)["metadata"]["name"]
@@ -114,7 +118,7 @@ class _Life:
         held = {device for text in texts if text for device in decode_assigned(text).devices()}
         for machine in self._site.machines.values():
             for uuid in machine.uuids:
-                busy = self._random.randint(70, 100) if uuid in held else 0
+                busy = self._load[uuid] if uuid in held else 0
                 machine.facts(
                     uuid,
                     utilization_gpu=busy,

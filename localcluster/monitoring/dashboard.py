@@ -22,7 +22,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A panel; `x` and `width` are in 24ths of the page, `height` in Grafana's units."""
+    """A panel; `x` and `width` are in 24ths of the page, `height` in Grafana's units.
+
+    `falling` is the label by which a table is sorted, from the end of the alphabet on.
+    """
 
     title: str
     kind: str
@@ -32,6 +35,7 @@ class Panel:
     width: int
     height: int
     queries: tuple[Query, ...]
+    falling: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,7 @@ def _panel(item: dict[str, Any], rate_interval: str) -> Panel:
         y=place["y"],
         width=place["w"],
         height=place["h"],
+        falling=next((each["displayName"] for each in item["options"].get("sortBy", ())), ""),
         queries=tuple(
             Query(
                 expression=target["expr"]

@@ -21,7 +21,7 @@ _COLOURS = (
     *("#2f6fde", "#e0762f", "#2a9d5c", "#b0413e", "#7a52c7", "#8a6d3b", "#0f8b8d", "#c2498f"),
     *("#5f6b7a", "#a3b018", "#4a90c2", "#d1a000"),
 )
-_LEGENDS = 8
+_LEGENDS = 5
 _STYLE = """
 body{margin:0;background:#f4f5f7;font:12px/1.3 "DejaVu Sans",sans-serif;color:#1d2630}
 .p{position:absolute;box-sizing:border-box;background:#fff;border:1px solid #d8dce1;padding:5px 8px;
@@ -81,6 +81,8 @@ def _table(panel: Panel, answers: Answers, _wide: int, _high: int) -> str:
     columns = sorted({key for s in found for key in s.labels} - _BESIDE)
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     rows = sorted([s.labels.get(column, "") for column in columns] for s in found)
+    if panel.falling in columns:
+        rows.sort(key=lambda row: row[columns.index(panel.falling)], reverse=True)
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(_short(cell))}</td>' for cell in row)}</tr>"
         for row in rows[:_TABLE_ROWS]
@@ -94,6 +96,8 @@ def _lines(panel: Panel, answers: Answers, wide: int, high: int) -> str:
     ]
     named = [(n, [p for p in points if isfinite(p[1])]) for n, points in named]
     named = [(name, points) for name, points in named if points]
+    # What was never anything else but zero tells least.
+    named.sort(key=lambda each: not any(value for _, value in each[1]))
     if not named:
         return '<div class="l">no data</div>'
     begin = min(points[0][0] for _, points in named)

@@ -102,6 +102,7 @@ class MonitoredSite:
 
     def _target(self, component: str, url: str, *, node: str = "", name: str = "") -> None:
         labels = {"job": JOB, "component": component, "instance": name or component}
+        labels["pod"] = labels["instance"]
         if node:
             labels["node"] = node
         self.targets[name or component] = Target(url=f"{url}/metrics", labels=labels)
