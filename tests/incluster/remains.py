@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from localcluster.api import ApiClient, Object
+from localcluster.api import ApiClient
 from localcluster.cluster import LocalCluster
 
 _OURS = "gpudetour"
@@ -50,16 +50,11 @@ def _on_nodes(api: ApiClient) -> Iterator[str]:
             for each in node["status"]["conditions"]
             if each["type"].startswith("GPU")
         )
-        yield from (f"manager {each}" for each in _managers(node) if _OURS in each)
 
 
 def _is_ours(name: str) -> bool:
     # The labels of NVIDIA's feature discovery are the agent's too where nobody else writes them.
     return _OURS in name or name.startswith("nvidia.com/")
-
-
-def _managers(node: Object) -> set[str]:
-    return {entry["manager"] for entry in node["metadata"].get("managedFields", ())}
 
 
 def _on_disk(root: Path) -> Iterator[str]:

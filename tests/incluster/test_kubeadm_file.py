@@ -4,15 +4,17 @@ address of its Service, with the configuration that the command line prints.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from cli.__main__ import main
 from localcluster.stack import EXTENDER
+from localcluster.waiting import until
 from tests.incluster.pods import untouched
-from tests.incluster.site import Site
+from tests.incluster.site import PATIENCE, Site
 
 pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
 
@@ -48,6 +50,24 @@ def test_the_clusters_own_scheduler_places_pods_by_the_extender(site: Site) -> N
 
     assert pod["spec"]["schedulerName"] == "default-scheduler"
     assert len(site.devices(pod["metadata"]["name"])) == 1
+
+
+def test_people_see_what_each_gpu_does_and_who_holds_it(site: Site) -> None:
+    """By way of the API server, from the pods of the agents."""
+    pod = site.place()["metadata"]["name"]
+    asked = ["gpus", "-o", "json", f"--kubeconfig={site.cluster.admin_kubeconfig}"]
+
+    def seen() -> Result:
+        return CliRunner().invoke(main, asked)
+
+    until(lambda: "null" not in seen().stdout, timeout=PATIENCE, what="figures of every GPU")
+    told = seen()
+    (held,) = (gpu for gpu in json.loads(told.stdout) if gpu["holders"])
+    assert held["holders"] == [{"pod": f"default/{pod}", "share_bytes": 0}]
+    assert held["device"] in site.devices(pod)
+    assert 0 <= held["now"]["utilization"] <= 1
+    assert held["now"]["memory_used_bytes"] <= held["memory_bytes"]
+    assert told.stderr == ""
 
 
 def test_the_extender_is_deleted_and_the_next_pod_is_placed(site: Site) -> None:
