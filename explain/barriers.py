@@ -14,7 +14,7 @@ from doctor.affinity import Selection, mismatch, untolerated
 from doctor.shapes import mapping, mappings
 from explain.causes import Cause
 from gpus.demand import is_gpu_resource
-from gpus.quantity import QuantityError, parse
+from gpus.quantity import QuantityError, parse, written
 from kube.objects import Node, Taint
 
 #: Taints of the node controller; what they stand for is told better by the node itself.
@@ -63,7 +63,8 @@ def barrier(rules: Rules, node: Node) -> Barrier | None:
     for name, asked in rules.requests.items():
         there = amount((node.status.allocatable or {}).get(name, 0))
         if asked > there:
-            text = f"asks for {asked:g} {name}, and the whole node has {there:g}"
+            text = f"asks for {_shown(name, asked)} {name}, and the whole node has"
+            text += f" {_shown(name, there)}"
             return Barrier(Cause.RESOURCES, text)
     return None
 
@@ -74,6 +75,12 @@ def amount(quantity: Any) -> float:
         return float(parse(quantity))
     except (QuantityError, OverflowError):
         return 0.0
+
+
+def _shown(name: str, value: float) -> str:
+    """Write an amount as people do: bytes in their largest unit, all else as a number."""
+    in_bytes = name in ("memory", "ephemeral-storage") or name.startswith("hugepages-")
+    return written(int(value)) if in_bytes else f"{value:g}"
 
 
 def _tolerates_cordon(rules: Rules) -> bool:

@@ -34,9 +34,11 @@ def explain(facts: Facts) -> Explanation:
     return _told(facts, State.WAITS, _waiting(facts, pod, seen), seen=seen)
 
 
-def asks(demand: Demand | None) -> str:
+def _asks(seen: PodFacts) -> str:
     """Return what a pod asks for, as people write it."""
-    totals = demand.totals if demand is not None else {}
+    if seen.demand is None:
+        return "what cannot be read" if seen.fault else "no GPU"
+    totals = seen.demand.totals
     return ", ".join(
         f"{written(count) if name == GPU_MEMORY_RESOURCE else count} {name}"
         for name, count in totals.items()
@@ -55,7 +57,7 @@ def _told(
         namespace=facts.namespace,
         name=facts.name,
         state=state,
-        asks=asks(seen.demand if seen is not None else None),
+        asks=_asks(seen) if seen is not None else "",
         findings=tuple(found),
         placement=placement,
         scheduler=parts.scheduling_message(facts) if state is State.WAITS else "",
@@ -64,7 +66,9 @@ def _told(
 
 
 def _waiting(facts: Facts, pod: Pod, seen: PodFacts) -> list[Finding]:
-    found = [*_of_pod(facts, pod, seen), *parts.findings(facts)]
+    found = list(_of_pod(facts, pod, seen))
+    if seen.demand is not None or seen.fault:
+        found += parts.findings(facts)  # no others ever reach the extender
     if pod.status.nominated_node_name:
         found.append(_making_room(pod))
     if seen.demand is not None and facts.nodes is not None:

@@ -53,7 +53,8 @@ def findings(facts: Facts) -> Iterator[Finding]:
             continue
         causes.add(cause)
         owner = event.involved_object
-        saw = f"{owner.kind} {owner.name} was refused a pod: {_cut(event.message)}"
+        when = f" at {event.time}" if event.time else ""
+        saw = f"{owner.kind} {owner.name} was refused a pod{when}: {_cut(event.message)}"
         yield Finding(cause=cause, saw=saw, ends=_ends(facts, cause, event.message))
     if causes:
         return

@@ -114,13 +114,19 @@ class Site:
         for path in reversed(self._made):
             if not path.startswith(PODS):
                 self._delete(path)
-        self.api.delete(f"{PODS}?labelSelector=job-name", grace_seconds=0)
-        until(lambda: not self.api.get(PODS)["items"], timeout=TIMEOUT, what="no pods")
+        until(self._is_empty, timeout=TIMEOUT, what="no pods")
         until(lambda: not self.api.get(NODES)["items"], timeout=TIMEOUT, what="no nodes")
         self.client.close()
 
+    def _is_empty(self) -> bool:
+        """Tell whether no pod is left; a Job may have made one until it was gone itself."""
+        self.api.delete(PODS, grace_seconds=0)
+        return not self.api.get(PODS)["items"]
+
     def _delete(self, path: str) -> None:
-        self.stack.cluster.kubectl("delete", "--raw", f"{path}?gracePeriodSeconds=0", check=False)
+        # Jobs leave their pods behind where nobody says otherwise.
+        query = "gracePeriodSeconds=0&propagationPolicy=Background"
+        self.stack.cluster.kubectl("delete", "--raw", f"{path}?{query}", check=False)
 
 
 def job(name: str, pod: Object) -> Any:

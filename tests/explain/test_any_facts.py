@@ -157,7 +157,7 @@ SPEC = st.sampled_from(
 
 
 @given(any_facts())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_something_is_always_named_in_a_stable_order(known: Facts) -> None:
     told = explain(known)
 

@@ -13,7 +13,7 @@ from explain.facts import Event
 from explain.findings import State
 from explain.judge import explain
 from gpus.model import Health, Path
-from kube.objects import ObjectReference
+from kube.objects import NodeSpec, ObjectReference, Taint
 from tests.builders import NodeBuilder, PodBuilder, gpu_id, node, pod
 from tests.explain.making import FRESH, OLD, facts, lease, leases, missing, refusal
 
@@ -304,3 +304,53 @@ def test_what_kubelet_gave_is_told_by_what_the_agent_saw() -> None:
     assert [device.uuid for device in told.placement.devices] == [gpu_id("n", 1)]
     assert "kubelet chose" in told.placement.chosen
     assert told.findings == ()
+
+
+def test_a_pod_without_gpus_is_told_what_the_scheduler_says_and_nothing_of_the_extender() -> None:
+    said = "0/9 nodes are available: 9 Insufficient cpu. preemption: none."
+
+    told = explain(facts(pod("p"), free("n"), said=said, leases={}))
+
+    assert causes(told) == [Cause.RESOURCES]
+    assert told.asks == "no GPU"
+
+
+@pytest.mark.parametrize(
+    ("asked", "saw"),
+    [
+        ({"cpu": "4"}, "asks for 4 cpu, and the whole node has 2"),
+        ({"memory": "8Gi"}, "asks for 8Gi memory, and the whole node has 4Gi"),
+        ({"example.org/nic": "1"}, "asks for 1 example.org/nic, and the whole node has 0"),
+    ],
+)
+def test_a_node_that_is_too_small_in_all_is_told_with_its_size(
+    asked: dict[str, str], saw: str
+) -> None:
+    small = free("n").build()
+    able = {"cpu": "2000m", "memory": "4Gi"}
+    small = replace(small, status=replace(small.status, allocatable=able))
+    containers = [{"name": "main", "resources": {"requests": asked}}]
+
+    told = explain(facts(pod("p").wants(gpus=1), nodes=(small,), spec={"containers": containers}))
+
+    assert [(found.cause, found.saw) for found in told.findings] == [(Cause.RESOURCES, saw)]
+
+
+@pytest.mark.parametrize(
+    ("unschedulable", "taint", "cause"),
+    [
+        (True, None, Cause.CORDONED),
+        (False, "node.kubernetes.io/not-ready", Cause.NOT_READY),
+        (False, "team", Cause.TAINT),
+    ],
+)
+def test_nodes_that_take_no_pods_at_all(
+    unschedulable: bool, taint: str | None, cause: Cause
+) -> None:
+    closed = free("n").build()
+    taints = [Taint(key=taint, effect="NoSchedule")] if taint else None
+    closed = replace(closed, spec=NodeSpec(unschedulable=unschedulable, taints=taints))
+
+    told = explain(facts(pod("p").wants(gpus=1), nodes=(closed,)))
+
+    assert causes(told) == [cause]
