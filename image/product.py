@@ -30,6 +30,9 @@ class Project:
     description: str
     licence: str
     scripts: dict[str, str]
+    dependencies: tuple[str, ...]
+    python: str
+    """Which versions of Python will do."""
     packages: tuple[str, ...]
     """What runs in a cluster."""
 
@@ -46,6 +49,8 @@ def read_project(checkout: Path) -> Project:
             description=table["description"],
             licence=table["license"],
             scripts=dict(table["scripts"]),
+            dependencies=tuple(table["dependencies"]),
+            python=table["requires-python"],
             packages=tuple(sorted({name.rstrip("*") for name in patterns} - _TOOLS)),
         )
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
@@ -74,10 +79,11 @@ def _hidden(path: Path) -> bool:
 
 def _metadata(project: Project) -> str:
     """The core metadata that `importlib.metadata` reads the version from."""
+    needed = "".join(f"Requires-Dist: {dependency}\n" for dependency in project.dependencies)
     return (
         f"Metadata-Version: 2.4\nName: {project.name}\nVersion: {project.version}\n"
         f"Summary: {project.description}\nLicense-Expression: {project.licence}\n"
-        "License-File: LICENSE\n"
+        f"License-File: LICENSE\nRequires-Python: {project.python}\n{needed}"
     )
 
 

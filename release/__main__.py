@@ -8,10 +8,16 @@ from pathlib import Path
 
 import click
 
+from image.build import Image
 from image.faults import FAULTS
 from localcluster.image.product import make_image
+from localcluster.parts.obtain import PartsUnavailable, ensure
 from localcluster.parts.progress import progress_on
+from localcluster.rendering import PART
 from localcluster.settings import default_settings
+from localcluster.shipped import ManifestError
+from release.changelog import ChangelogError
+from release.dist import write_release
 from release.imagefiles import write_image
 
 
@@ -22,7 +28,7 @@ class _Commands(click.Group):
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
-        except FAULTS as error:
+        except (*FAULTS, ChangelogError, ManifestError, PartsUnavailable) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -53,11 +59,23 @@ def main() -> None:
 @_sources
 def image(into: Path, sources: Path | None) -> None:
     """Make the container image and its SBOM, without a container engine."""
-    progress = progress_on(sys.stderr)
-    text = sources.read_text() if sources else None
-    made = make_image(default_settings(), progress=progress, sources=text)
-    for path in write_image(made, into):
+    for path in write_image(_made(sources), into):
         click.echo(path)
+
+
+@main.command()
+@_into("dist")
+@_sources
+def dist(into: Path, sources: Path | None) -> None:
+    """Make all files of a release: image, SBOM, chart, YAML, alerts, wheel, checksums."""
+    helm = ensure([PART], settings=default_settings(), progress=progress_on(sys.stderr))[PART]
+    for path in write_release(_made(sources), into, helm=helm):
+        click.echo(path)
+
+
+def _made(sources: Path | None) -> Image:
+    text = sources.read_text() if sources else None
+    return make_image(default_settings(), progress=progress_on(sys.stderr), sources=text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writing a finished image beside its SBOM."""
+"""The files of a finished image: its archive and its SBOM."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from image.build import Image
 from localcluster.files import write_atomically
 
 
-def write_image(image: Image, folder: Path) -> tuple[Path, ...]:
-    """Write the archive and the SBOM into `folder`; returns their paths."""
-    contents = {
-        folder / f"{image.file_name}.tar": image.archive,
-        folder / f"{image.file_name}.spdx.json": image.sbom,
+def image_files(image: Image) -> dict[str, bytes]:
+    """Names and contents."""
+    return {
+        f"{image.file_name}.tar": image.archive,
+        f"{image.file_name}.spdx.json": image.sbom,
     }
-    for path, content in contents.items():
-        write_atomically(path, content)
-    return tuple(contents)
+
+
+def write_image(image: Image, folder: Path) -> list[Path]:
+    """Write the files into `folder` and return their paths."""
+    for name, content in image_files(image).items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in image_files(image)]

@@ -221,6 +221,8 @@ def test_our_part_holds_sources_data_and_commands_but_nothing_hidden(tmp_path: P
         description="d",
         licence="Apache-2.0",
         scripts={"gpudetour": "cli.__main__:main"},
+        dependencies=("click>=8",),
+        python=">=3.11",
         packages=("cli",),
     )
     tree = product_tree(tmp_path, project)
