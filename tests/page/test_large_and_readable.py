@@ -109,7 +109,7 @@ def test_a_thousand_nodes_can_be_used(fleet: Fleet, url: str, browser: Chromium)
     tab.press("End", ctrl=True)
     assert tab.evaluate(FOCUS).startswith("GPU 7, held, by training/train-0999-7")
     seen = "(r => r.top >= 0 && r.bottom <= innerHeight)"
-    assert tab.evaluate(f"{seen}(document.activeElement.getBoundingClientRect())")
+    tab.until(f"{seen}(document.activeElement.getBoundingClientRect())")
     tab.press("/")
     tab.type("train-0500-3")
     tab.until("document.querySelectorAll('#grid [role=row]:not([hidden])').length === 1")

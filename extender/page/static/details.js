@@ -71,7 +71,7 @@ function ofGpu(found, cell, place) {
       ["Product", device.product],
       ["UUID", device.id, "code"],
       ["Memory", device.memory ? bytes(device.memory) : ""],
-      ["Compute capability", [device.compute, device.architecture].filter(Boolean).join(", ")],
+      ["Compute", [device.compute, device.architecture].filter(Boolean).join(", ")],
       ["PCI bus", device.bus, "code"],
       ["NUMA node", device.numa ?? ""],
       ["Links", (device.bonds ?? []).map(bondWords).join("\n")],

@@ -43,7 +43,7 @@ export class Feed {
     this.#busy = true;
     try {
       const path = `/page/state?since=${encodeURIComponent(this.#version)}`;
-      const answer = await fetch(path, { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" });
+      const answer = await fetch(path, { signal: AbortSignal.timeout(PATIENCE) });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       this.#take(await answer.json());
     } catch {

@@ -2,6 +2,8 @@
 // of the ARIA practices). Up and down go by what is seen, where nodes stand side by side.
 
 const PAGE = 5;
+// Rows get their true height only when they come into view, and may push the one that is meant out.
+const FRAMES = 4;
 
 export class Keys {
   #grid;
@@ -30,7 +32,7 @@ export class Keys {
     if (!spot) return;
     this.#reach(spot);
     spot.focus({ preventScroll: true });
-    spot.scrollIntoView({ block: "nearest" });
+    show(spot, FRAMES);
   }
 
   #reach(spot) {
@@ -95,4 +97,13 @@ function abreast(rows) {
   const top = rows[0]?.offsetTop;
   const next = rows.findIndex((row) => row.offsetTop !== top);
   return next > 0 ? next : Math.max(1, rows.length);
+}
+
+/** Scroll to a spot, and once more in each of the next frames while it has the focus. */
+function show(spot, frames) {
+  spot.scrollIntoView({ block: "nearest" });
+  if (!frames) return;
+  requestAnimationFrame(() => {
+    if (document.activeElement === spot) show(spot, frames - 1);
+  });
 }
