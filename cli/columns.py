@@ -12,6 +12,7 @@ from typing import TypeVar
 from cli.ages import age
 from cli.render import Column
 from cli.rows import Figures, GpuRow, Holder, NodeRow, PodRow
+from gpus.annotations import PREFIX
 from gpus.model import Health
 from gpus.quantity import written
 
@@ -19,6 +20,7 @@ Row = TypeVar("Row")
 
 ABSENT = "-"
 _MAKER = "NVIDIA "
+_NVIDIA = "nvidia.com/"
 _GOOD, _BAD, _DOUBT = "green", "bold red", "yellow"
 _SIGN = {Health.HEALTHY: "ok", Health.FAULTY: "!", Health.LOST: "x", Health.UNMONITORED: "?"}
 _STYLE = {
@@ -67,6 +69,7 @@ def gpu_columns(*, wide: bool) -> Sequence[Column[GpuRow]]:
         Column(header="HOLDER", cell=lambda row, _: _holders(row.holders)),
         Column(header="PATH", cell=lambda row, _: row.path, wide=True),
         Column(header="UUID", cell=lambda row, _: row.device, wide=True),
+        Column(header="WHY", cell=lambda row, _: row.health_reason or ABSENT, wide=True),
     )
     return _chosen(columns, wide=wide)
 
@@ -77,7 +80,7 @@ def pod_columns(*, wide: bool, namespace: bool) -> Sequence[Column[PodRow]]:
     columns: Sequence[Column[PodRow]] = (
         *((first,) if namespace else ()),
         Column(header="NAME", cell=lambda row, _: row.name),
-        Column(header="ASKS", cell=lambda row, _: row.asks or ABSENT),
+        Column(header="ASKS", cell=lambda row, _: _asks(row.asks)),
         Column(header="GOT", cell=lambda row, _: _got(row)),
         Column(header="PHASE", cell=lambda row, _: row.phase),
         Column(header="NODE", cell=lambda row, _: row.node or ABSENT),
@@ -120,10 +123,7 @@ def _node_style(row: NodeRow) -> str:
 
 
 def _health(row: GpuRow) -> str:
-    if row.health is Health.HEALTHY:
-        return "ok"
-    word = f"{_SIGN[row.health]} {row.health}"
-    return f"{word}: {row.health_reason}" if row.health_reason else word
+    return "ok" if row.health is Health.HEALTHY else f"{_SIGN[row.health]} {row.health}"
 
 
 def _model(product: str | None) -> str:
@@ -160,6 +160,11 @@ def _holders(holders: Sequence[Holder]) -> str:
 def _holder(holder: Holder) -> str:
     share = f" ({written(holder.share_bytes)})" if holder.share_bytes else ""
     return f"{holder.pod}{share}"
+
+
+def _asks(asks: str) -> str:
+    """Names of resources without who made them, which is said in JSON."""
+    return asks.replace(_NVIDIA, "").replace(PREFIX, "") or ABSENT
 
 
 def _got(row: PodRow) -> str:

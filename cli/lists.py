@@ -5,6 +5,7 @@ Notes and what was not found go to standard error, so that output can be piped.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ def run(
 
         follow(client, listing, show)
         return
+    # We live for a second, and nearly all that is read is needed to the end.
+    gc.disable()
     seen, missed = read(client, listing.scope)
     rows, note = detailed(client, listing, listing.rows(fleet(seen)))
     if rows or output in ("json", "yaml"):

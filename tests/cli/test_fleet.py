@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from cli import render
-from cli.columns import gpu_columns, pod_columns
+from cli.columns import gpu_columns, node_columns, pod_columns
 from cli.fleet import Seen
 from cli.fleet import fleet as fleet_of
 from cli.rows import Fleet
 from gpus.annotations import encode_assigned
 from gpus.model import Assignment, DeviceId, Health
-from kube.objects import Lease, Node, Pod
+from kube.objects import Lease, LeaseSpec, Node, Pod
 from tests.builders import PodBuilder, gpu_id, node, pod
 
 
@@ -26,6 +26,7 @@ def pods_on(shown: Fleet) -> list[list[str]]:
 
 
 NOW = datetime(2026, 1, 1, 1, tzinfo=UTC)
+NODES = node_columns(wide=False)
 GPUS, PODS = gpu_columns(wide=True), pod_columns(wide=True, namespace=True)
 
 
@@ -128,9 +129,9 @@ def test_a_gpu_in_shares_shows_every_holder_and_each_pod_its_share() -> None:
     assert (row.devices, row.free, row.held, row.shared) == (2, 1, 1, 1)
     assert "default/a (8Gi), default/b (512Mi)" in lines(shown.gpus, GPUS)[1]
     _, first, second = lines(shown.pods, PODS)
-    assert "8Gi gpudetour.io/gpu-memory" in first
+    assert "   8Gi gpu-memory   " in first
     assert "product=*[hb]100*, *L4 :x:" in first
-    assert "512Mi gpudetour.io/gpu-memory" in second
+    assert "   512Mi gpu-memory   " in second
     told = json.loads(json.dumps(render.plain(shown.pods)))
     assert [pod["share_bytes"] for pod in told] == [8 << 30, 512 << 20]
     assert told[0]["wishes"] == {"product": "*[hb]100*,\n*L4 :x:"}
@@ -146,3 +147,50 @@ def test_a_pod_that_nothing_can_serve_says_why() -> None:
     (row,) = fleet([], [odd]).pods
 
     assert row.asks.startswith("cannot be granted: annotation gpudetour.io/uuid ")
+
+
+def test_health_is_a_word_and_a_sign_and_wide_says_why() -> None:
+    n1 = node("n1").with_gpus(3).health(Health.LOST, 0).health(Health.UNMONITORED, 1)
+    n1 = n1.cards(0, health_reason="fell off the bus")
+
+    _, lost, unmonitored, well = lines(fleet([n1.annotation_path().build()], []).gpus, GPUS)
+
+    assert "   x lost" in lost
+    assert lost.endswith("fell off the bus")
+    assert "   ? unmonitored" in unmonitored
+    assert "   ok   " in well
+
+
+def test_an_agent_that_says_nothing_for_longer_than_it_promised_is_silent() -> None:
+    n1, n2 = (node(name).with_gpus(1).annotation_path().build() for name in ("n1", "n2"))
+    beats = {
+        name: Lease(spec=LeaseSpec(lease_duration_seconds=40, renew_time=when))
+        for name, when in (
+            ("n1", "2026-01-01T00:59:21.000000Z"),
+            ("n2", "2026-01-01T00:59:19.000000Z"),
+        )
+    }
+
+    rows = fleet([n1, n2], [], **beats).nodes
+
+    assert [row.silent for row in rows] == [False, True]
+    assert "ok" in lines(rows, NODES)[1]
+    assert "? its agent has been silent for 41s" in lines(rows, NODES)[2]
+
+
+@pytest.mark.parametrize("when", [None, "", "yesterday", "2026-01-01", "2026-13-01T00:00:00Z"])
+def test_a_heartbeat_that_cannot_be_read_is_unknown(when: str | None) -> None:
+    n1 = node("n1").with_gpus(1).annotation_path().build()
+
+    (row,) = fleet([n1], [], n1=Lease(spec=LeaseSpec(renew_time=when))).nodes
+
+    assert (row.heartbeat, row.silent) == (None, False)
+
+
+def test_of_metadata_alone_it_is_known_who_holds_what() -> None:
+    """As `nodes` and `gpus` read pods that are bound and have not ended."""
+    n1 = node("n1").with_gpus(2).annotation_path().build()
+    whole = pod("a").wants(gpus=1).on("n1").assigned({"main": [gpu_id("n1", 1)]}).build()
+    seen = Seen(nodes=[n1], pods=[Pod(metadata=whole.metadata)], leases={}, at=NOW, held_only=True)
+
+    assert pods_on(fleet_of(seen)) == [[], ["default/a"]]
