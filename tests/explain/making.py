@@ -9,9 +9,11 @@ from typing import Any
 
 from msgspec.structs import replace as changed
 
+from explain.causes import Cause
 from explain.facts import Event, Facts, Fence
+from explain.findings import Explanation
 from kube.objects import Lease, LeaseSpec, ObjectMeta, ObjectReference, Pod, PodCondition
-from tests.builders import NodeBuilder, PodBuilder
+from tests.builders import NodeBuilder, PodBuilder, node
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 FRESH = "2026-06-01T11:59:55.000000Z"
@@ -19,6 +21,16 @@ OLD = "2026-06-01T10:00:00.000000Z"
 SOUND_FENCE = Fence(
     policies=frozenset({"gpudetour-fence", "gpudetour-assign"}), lease="gpudetour-extender"
 )
+
+
+def free(name: str) -> NodeBuilder:
+    """A node with two GPUs that nobody holds."""
+    return node(name).with_gpus(2).cards(memory_bytes=80 << 30).annotation_path()
+
+
+def causes(told: Explanation) -> list[Cause]:
+    """The causes in the order in which they are told."""
+    return [found.cause for found in told.findings]
 
 
 def lease(name: str, renewed: str | None = FRESH, *, holder: str = "somebody") -> Lease:

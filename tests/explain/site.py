@@ -17,7 +17,7 @@ from kube.timestamps import micro_time
 from localcluster.simulated import NodeTemplate, bare_node
 from localcluster.stack import NAMESPACE, Stack
 from localcluster.waiting import WaitedTooLong, until
-from tests.builders import NodeBuilder
+from tests.builders import NodeBuilder, node
 from tests.cluster.pods import Object, bound
 
 NODES = "/api/v1/nodes"
@@ -44,7 +44,7 @@ class Site:
 
     def node(
         self,
-        node: NodeBuilder,
+        described: NodeBuilder,
         *,
         labels: Mapping[str, str] | None = None,
         taints: Sequence[Object] = (),
@@ -52,20 +52,24 @@ class Site:
         with_gpus: bool = True,
     ) -> None:
         """Create a node as its agent describes it; `lease`: its agent speaks, or did once."""
-        capacity = {"cpu": "64", "memory": "512Gi", "pods": "110", **node.capacity}
+        capacity = {"cpu": "64", "memory": "512Gi", "pods": "110", **described.capacity}
         ours = {GPU_LABEL: GPU_LABEL_VALUE} if with_gpus else {}
         template = NodeTemplate(
-            capacity=capacity, labels={**ours, **(labels or {})}, annotations=node.annotations
+            capacity=capacity, labels={**ours, **(labels or {})}, annotations=described.annotations
         )
-        body = bare_node(node.name, template)
-        body["status"]["allocatable"] = {**capacity, **node.allocatable}
+        body = bare_node(described.name, template)
+        body["status"]["allocatable"] = {**capacity, **described.allocatable}
         if taints:
             body["spec"] = {"taints": list(taints)}
         self.create(NODES, body)
         if lease is not None:
             self._heartbeat(
-                node.name, datetime.now(UTC) if lease else datetime(2026, 1, 1, tzinfo=UTC)
+                described.name, datetime.now(UTC) if lease else datetime(2026, 1, 1, tzinfo=UTC)
             )
+
+    def free_gpus(self) -> None:
+        """Create a node with free GPUs: whoever waits then does not wait for those."""
+        self.node(node("free").with_gpus(2).annotation_path())
 
     def _heartbeat(self, node: str, moment: datetime) -> None:
         spec = {

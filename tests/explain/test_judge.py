@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as changed
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from explain.causes import Cause
-from explain.facts import Event
 from explain.findings import State
 from explain.judge import explain
 from gpus.model import Health, Path
-from kube.objects import NodeSpec, ObjectReference, Taint
+from kube.objects import NodeSpec, Taint
 from tests.builders import NodeBuilder, PodBuilder, gpu_id, node, pod
-from tests.explain.making import FRESH, OLD, facts, lease, leases, missing, refusal
+from tests.explain.making import OLD, causes, facts, free, lease, leases
 
 GIB = 1 << 30
 
@@ -24,14 +22,6 @@ def full(name: str, product: str = "NVIDIA H100") -> tuple[NodeBuilder, PodBuild
     cards = node(name).with_gpus(2, product).annotation_path()
     ids = [gpu_id(name, 0), gpu_id(name, 1)]
     return cards, pod(f"on-{name}").wants(gpus=2).on(name).assigned({"main": ids})
-
-
-def free(name: str) -> NodeBuilder:
-    return node(name).with_gpus(2).cards(memory_bytes=80 * GIB).annotation_path()
-
-
-def causes(told: Any) -> list[Cause]:
-    return [found.cause for found in told.findings]
 
 
 @pytest.mark.parametrize(
@@ -197,113 +187,6 @@ def test_a_request_that_cannot_be_granted_says_every_fault() -> None:
     assert causes(told)[0] is Cause.IMPOSSIBLE
     assert "40Gi" in told.findings[0].saw
     assert "nvlink or numa" in told.findings[0].saw
-
-
-@pytest.mark.parametrize(
-    ("message", "cause"),
-    [
-        ("gpudetour's webhook did not answer, so GPUs …", Cause.WEBHOOK_DOWN),
-        ("gpudetour's webhook has set X, but another one undid it in: main", Cause.WEBHOOK_UNDONE),
-        ('pods "a" is forbidden: exceeded quota: team, requested: …', Cause.QUOTA),
-        ('pod rejected: RuntimeClass "nvidia" not found', Cause.RUNTIME_CLASS),
-        ('admission webhook "pods.gpudetour.io" denied the request: write 8Gi', Cause.REQUEST),
-        ("ValidatingAdmissionPolicy 'gpudetour-pods' with binding … denied", Cause.POLICY),
-        ('violates PodSecurity "restricted:latest"', Cause.REFUSED),
-    ],
-)
-def test_refusals_by_their_texts(message: str, cause: Cause) -> None:
-    told = explain(missing("train", refusal(message)))
-
-    assert told.state is State.REFUSED
-    assert causes(told) == [cause]
-
-
-@pytest.mark.parametrize("asked", ["train", "train-x7k2p", "tra"])
-def test_refusals_are_found_by_the_name_of_pod_or_controller(asked: str) -> None:
-    found = causes(explain(missing(asked, refusal("exceeded quota: team"))))
-
-    assert found == ([Cause.MISSING] if asked == "tra" else [Cause.QUOTA])
-
-
-def test_the_latest_refusal_comes_first_and_each_cause_once() -> None:
-    told = explain(
-        missing(
-            "train",
-            refusal("exceeded quota: old", time=OLD),
-            refusal("exceeded quota: new", time=FRESH),
-            refusal("gpudetour's webhook did not answer", time=OLD),
-        )
-    )
-
-    assert causes(told) == [Cause.QUOTA, Cause.WEBHOOK_DOWN]
-    assert "new" in told.findings[0].saw
-
-
-def test_a_webhook_configuration_that_is_gone_is_told_without_any_event() -> None:
-    told = explain(missing("train", webhook_configured=False))
-
-    assert causes(told) == [Cause.WEBHOOK_DOWN, Cause.MISSING]
-
-
-@pytest.mark.parametrize(
-    ("phase", "reason", "cause"),
-    [
-        ("Failed", "UnexpectedAdmissionError", Cause.KUBELET_REFUSED),
-        ("Failed", "OutOfnvidia.com/gpu", Cause.KUBELET_REFUSED),
-        ("Failed", "", Cause.ENDED),
-        ("Succeeded", "", Cause.ENDED),
-    ],
-)
-def test_pods_that_have_ended(phase: str, reason: str, cause: Cause) -> None:
-    known = facts(pod("p").wants(gpus=1).on("n").phase(phase), free("n"))
-    assert known.pod is not None
-    status = replace(known.pod.status, reason=reason)
-    told = explain(changed(known, pod=replace(known.pod, status=status)))
-
-    assert told.state is State.ENDED
-    assert causes(told) == [cause]
-
-
-def test_a_node_that_cannot_start_the_pod_says_so() -> None:
-    event = Event(
-        involved_object=ObjectReference(kind="Pod", name="p"),
-        reason="FailedCreatePodSandBox",
-        type="Warning",
-        message='no runtime for "nvidia" is configured',
-        last_timestamp=FRESH,
-    )
-    asked = pod("p").wants(gpus=1).on("n").assigned({"main": [gpu_id("n", 0)]}).phase("Pending")
-
-    told = explain(facts(asked, free("n"), events=(event,)))
-
-    assert causes(told) == [Cause.CANNOT_START]
-    assert told.findings[0].ends == ("gpudetour doctor --node n",)
-
-
-def test_what_a_pod_holds_is_told_with_its_wishes_and_its_health() -> None:
-    cards = free("n").cards(0, health=Health.FAULTY).annotation_path()
-    asked = pod("p").wants(gpus=1).on("n").assigned({"main": [gpu_id("n", 0)]})
-
-    told = explain(facts(asked.wishing(product="*H100*", min_memory="90Gi"), cards))
-
-    assert told.placement is not None
-    assert told.placement.wishes == {
-        "gpudetour.io/product": True,
-        "gpudetour.io/min-memory": False,
-    }
-    assert causes(told) == [Cause.UNHEALTHY]
-
-
-def test_what_kubelet_gave_is_told_by_what_the_agent_saw() -> None:
-    uid = "uid-p"
-    cards = free("n").inventory().plugin_path().in_use({str(gpu_id("n", 1)): uid})
-
-    told = explain(facts(pod("p").wants(gpus=1).on("n").assigned({}), cards))
-
-    assert told.placement is not None
-    assert [device.uuid for device in told.placement.devices] == [gpu_id("n", 1)]
-    assert "kubelet chose" in told.placement.chosen
-    assert told.findings == ()
 
 
 def test_a_pod_without_gpus_is_told_what_the_scheduler_says_and_nothing_of_the_extender() -> None:

@@ -25,7 +25,7 @@ from localcluster.waiting import until
 from tests.builders import node
 from tests.certs.making import authority, server
 from tests.cluster.pods import gpu_pod
-from tests.explain.site import PODS, TIMEOUT, Site, job
+from tests.explain.site import PODS, TIMEOUT, Site
 
 pytestmark = pytest.mark.controlplane
 
@@ -35,50 +35,10 @@ RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 SECRET = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 
 
-def with_free_gpus(site: Site) -> None:
-    """Whoever waits here does not wait for GPUs."""
-    site.node(node("free").with_gpus(2).annotation_path())
-
-
-def test_the_quota_is_used_up(site: Site) -> None:
-    quota = {"metadata": {"name": "team"}, "spec": {"hard": {"requests.nvidia.com/gpu": "0"}}}
-    site.create("/api/v1/namespaces/default/resourcequotas", quota)
-    with_free_gpus(site)
-    site.create(JOBS, job("train-quota", gpu_pod("unused")))
-
-    told = site.first("train-quota", Cause.QUOTA, saw="exceeded quota: team")
-
-    assert told.state is State.REFUSED
-
-
-def test_the_webhook_is_down(site: Site) -> None:
-    site.stack.stop("webhook")
-    try:
-        with_free_gpus(site)
-        site.create(JOBS, job("train-webhook", gpu_pod("unused")))
-
-        told = site.first("train-webhook", Cause.WEBHOOK_DOWN)
-    finally:
-        site.stack.start_webhook()
-
-    assert told.state is State.REFUSED
-    assert "Job train-webhook was refused a pod" in told.findings[0].saw
-
-
-def test_the_webhook_refuses_what_is_written(site: Site) -> None:
-    pod = gpu_pod("unused")
-    pod["metadata"]["annotations"] = {"gpudetour.io/min-memory": "40"}
-    site.create(JOBS, job("train-wrong", pod))
-
-    told = site.first("train-wrong", Cause.REQUEST)
-
-    assert "write the unit too, such as 40Gi" in told.findings[0].saw
-
-
 def test_the_extender_is_down(site: Site) -> None:
     site.stack.stop("extender")
     try:
-        with_free_gpus(site)
+        site.free_gpus()
         site.pod(gpu_pod("a"))
 
         told = site.first("a", Cause.EXTENDER_DOWN, saw="the scheduler says")
@@ -91,7 +51,7 @@ def test_the_extender_is_down(site: Site) -> None:
 def test_the_scheduler_does_not_ask_the_extender(site: Site) -> None:
     site.stack.cluster.restart_scheduler()
     try:
-        with_free_gpus(site)
+        site.free_gpus()
         site.pod(gpu_pod("a"))
 
         told = site.first("a", Cause.NOT_CONFIGURED)
@@ -100,17 +60,6 @@ def test_the_scheduler_does_not_ask_the_extender(site: Site) -> None:
 
     assert "default-scheduler counts nvidia.com/gpu itself" in told.findings[0].saw
     assert any("gpudetour scheduler-config" in text for text in told.findings[0].ends)
-
-
-def test_the_runtime_class_of_a_job_is_missing(site: Site) -> None:
-    pod = gpu_pod("unused")
-    pod["spec"]["runtimeClassName"] = "nvidia-special"
-    site.create(JOBS, job("train-class", pod))
-
-    told = site.first("train-class", Cause.RUNTIME_CLASS)
-
-    assert told.state is State.REFUSED
-    assert "kubectl apply" in told.findings[0].ends[0]
 
 
 def test_the_runtime_class_of_a_waiting_pod_is_gone(site: Site) -> None:
@@ -152,7 +101,7 @@ def extender_showing(site: Site, pair: KeyPair, ca: bytes, folder: Path) -> Iter
 def test_the_extenders_certificate_is_of_an_unknown_authority(site: Site, tmp_path: Path) -> None:
     other = authority()
     with extender_showing(site, server(other), other.certificate, tmp_path):
-        with_free_gpus(site)
+        site.free_gpus()
         site.pod(gpu_pod("a"))
 
         told = site.first("a", Cause.CERTIFICATE)
@@ -167,7 +116,7 @@ def test_the_extenders_certificate_has_expired(site: Site, tmp_path: Path) -> No
     )
     old = server(ca, now=datetime.now(UTC) - timedelta(days=90))
     with extender_showing(site, old, ca.certificate, tmp_path):
-        with_free_gpus(site)
+        site.free_gpus()
         site.pod(gpu_pod("a"))
 
         told = site.first("a", Cause.CERTIFICATE, saw="expired at")
@@ -185,7 +134,7 @@ def test_the_pod_is_older_than_the_install(site: Site) -> None:
     finally:
         site.stack.cluster.apply(shipped.admission(site.stack.webhook_url))
         site.stack.issue_certificates()
-    with_free_gpus(site)
+    site.free_gpus()
 
     told = site.first("a", Cause.UNLABELLED)
 
@@ -205,7 +154,7 @@ def tried(site: Site) -> bool:
 
 
 def test_nobody_serves_the_scheduler_that_the_pod_names(site: Site) -> None:
-    with_free_gpus(site)
+    site.free_gpus()
     pod = gpu_pod("a")
     pod["spec"]["schedulerName"] = "volcano"
     site.pod(pod)
@@ -218,7 +167,7 @@ def test_nobody_serves_the_scheduler_that_the_pod_names(site: Site) -> None:
 def test_the_scheduler_is_stopped(site: Site) -> None:
     site.stack.cluster.stop_scheduler()
     try:
-        with_free_gpus(site)
+        site.free_gpus()
         site.pod(gpu_pod("a"))
 
         site.first("a", Cause.SCHEDULER_SILENT)
@@ -232,7 +181,7 @@ def test_the_fence_compares_with_another_lease(site: Site) -> None:
     site.api.patch(path, {"spec": {"paramRef": {**before, "name": "renamed"}}})
     try:
         until(lambda: is_compared_with_nothing(site), timeout=TIMEOUT, what="the fence in force")
-        with_free_gpus(site)
+        site.free_gpus()
         site.pod(gpu_pod("a"))
 
         told = site.first("a", Cause.FENCE)
@@ -251,13 +200,6 @@ def is_compared_with_nothing(site: Site) -> bool:
     with pytest.raises(ApiError) as refusal:
         site.api.create(f"{PODS}/probe/binding?dryRun=All", probe)
     return "no params found" in str(refusal.value)
-
-
-def test_a_pod_that_never_was_has_no_cause_but_that(site: Site) -> None:
-    told = site.ask("nobody-made-it")
-
-    assert told.state is State.REFUSED
-    assert [found.cause for found in told.findings] == [Cause.MISSING]
 
 
 def test_what_may_not_be_read_is_said_and_the_scheduler_is_believed(
