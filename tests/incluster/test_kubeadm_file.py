@@ -16,7 +16,12 @@ from localcluster.waiting import until
 from tests.incluster.pods import untouched
 from tests.incluster.site import PATIENCE, Site
 
-pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.usefixtures("machine_alone"),
+    # The image may have to be made first.
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,12 @@ from tests.incluster.files import images_of
 from tests.incluster.pods import GPU, Object, assigned, container, gpu_pod, untouched
 from tests.incluster.site import CONTROL_PARTS, GPUS, NODE, Site
 
-pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.usefixtures("machine_alone"),
+    # The image may have to be made first.
+    pytest.mark.timeout(900),
+]
 
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 #: The seeds' users labelled their GPU nodes by hand, and may keep doing so.
