@@ -18,8 +18,11 @@ from localcluster.rendering import CHART, FILES, PART, objects_of, render, text_
 from localcluster.settings import default_settings
 from localcluster.shipped import MANIFESTS, ManifestError
 from tests.manifests.choices import Object, of
+from tests.manifests.test_shipped_files import command_of, of_ours
 
 CONFIG = "/etc/gpudetour/config"
+#: What a container learns from its environment.
+_NODE = {"nodeagent": ("--node-name=n1",)}
 #: Labels that every object carries.
 LABELS = {f"app.kubernetes.io/{name}" for name in ("name", "part-of", "version", "managed-by")}
 
@@ -208,6 +211,25 @@ def test_nvidias_configuration_file_reaches_the_agent(program: Path) -> None:
     template = of(objects, "DaemonSet", "gpudetour-node-agent")["spec"]["template"]
     (volume,) = (v for v in template["spec"]["volumes"] if v["name"] == mounted[CONFIG])
     assert volume["configMap"] == {"name": "gpudetour-node-agent"}
+
+
+def test_every_choice_is_an_option_that_the_program_knows(program: Path) -> None:
+    del program
+    objects = objects_of(
+        {
+            "scheduler": {"mode": "second"},
+            "extender": {"page": True, "policy": "spread"},
+            "preemption": {"enabled": True},
+            "defaultRuntime": {"close": True},
+            "nodeAgent": {"plugin": "never", "gpus": "0", "excludeGpus": "display"},
+        }
+    )
+    for workload in (item for item in objects if item["kind"] in ("Deployment", "DaemonSet")):
+        for container in of_ours(workload):
+            command = command_of(container)
+            first = container["command"][-1]
+            context = command.make_context(first, [*container["args"], *_NODE.get(first, ())])
+            assert context.params
 
 
 def test_another_text_starts_other_agents(program: Path) -> None:
