@@ -6,16 +6,12 @@ import pytest
 
 from explain.causes import Cause
 from explain.findings import State
-from localcluster.stack import NAMESPACE
 from tests.cluster.pods import gpu_pod
 from tests.explain.site import Site, job
 
 pytestmark = pytest.mark.controlplane
 
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
-ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
-SECRET = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 
 
 def test_the_quota_is_used_up(site: Site) -> None:
