@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
 
+#: How people are told of a driver that hangs; since when follows.
+NO_ANSWER = "NVML has not answered since"
+
 _Result = TypeVar("_Result")
 
 
@@ -27,7 +30,7 @@ class HangingError(Exception):
 
 def no_answer(since: datetime) -> str:
     """What people are told of a driver, or of a GPU, that hangs."""
-    return f"NVML has not answered since {since:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{NO_ANSWER} {since:%Y-%m-%dT%H:%M:%SZ}"
 
 
 class Progress:

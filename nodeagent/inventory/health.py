@@ -7,6 +7,7 @@ number that changes by itself: each change of a reason is a write.
 from __future__ import annotations
 
 from gpus.model import Health
+from nodeagent.inventory.attempts import NO_ANSWER
 from nodeagent.inventory.binding import (
     GPU_TEMPERATURE,
     RECOVERY_ACTION_FIELD,
@@ -75,7 +76,12 @@ def kind_of(health: Health, reason: str) -> str:
     for start, kind in _KINDS:
         if reason.startswith(start):
             return kind
-    return "no_answer" if health is not Health.FAULTY else "other"
+    match health:
+        case Health.LOST:
+            return "lost"
+        case Health.UNMONITORED:
+            return "no_answer" if reason.startswith(NO_ANSWER) else "no_nvml"
+    return "other"
 
 
 def _counters(handle: Handle) -> str | None:

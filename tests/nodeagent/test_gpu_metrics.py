@@ -81,6 +81,8 @@ def test_each_gpu_is_one_thing_at_a_time() -> None:
         (Health.FAULTY, "90 °C or hotter: see to its cooling", "temperature"),
         (Health.FAULTY, "the driver asks to reset the GPU", "recovery_action"),
         (Health.UNMONITORED, "NVML has not answered since 2026-01-02T12:00:00Z", "no_answer"),
+        (Health.UNMONITORED, "libnvidia-ml.so.1 is missing; install the driver", "no_nvml"),
+        (Health.LOST, "nvmlDeviceGetHandleByIndex: GPU is lost (nvmlReturn_t 15)", "lost"),
     ],
 )
 def test_a_reason_is_one_word_without_times(health: Health, reason: str, kind: str) -> None:
