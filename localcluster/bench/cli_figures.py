@@ -26,7 +26,7 @@ _GOALS: Mapping[str, float] = {"nodes": 2.0, "explain pod": 1.0}
 _FIRST = 0.5
 #: What reads the same objects.
 _BESIDE: Mapping[str, str] = {
-    "nodes": "kubectl get nodes",
+    "nodes": "kubectl get pods -A -l",
     "gpus": "kubectl get pods -A -l",
     "pods -A": "kubectl get pods -A -l",
     "explain pod": "kubectl get pods -A -l",
