@@ -72,8 +72,8 @@ class Site:
         self._feed = feed
         self._files = _files()
 
-    def answer(self, request: Request) -> Answer | None:
-        """Return what a GET gets; None where there is nothing."""
+    def answer(self, request: Request) -> Answer:
+        """Return what a GET gets."""
         if not _is_ours(request.headers.get("host", "")):
             return _answer(_TEXT, _WRONG_HOST.encode(), status=HTTPStatus.MISDIRECTED_REQUEST)
         file = self._files.get(request.path)
@@ -86,7 +86,7 @@ class Site:
             return _found(self._feed.node(NodeName(request.query.get("name", ""))))
         if request.path == f"{_PREFIX}device":
             return _found(self._feed.device(DeviceId(request.query.get("id", ""))))
-        return None
+        return _answer(_TEXT, b"not found\n", status=HTTPStatus.NOT_FOUND)
 
 
 def _files() -> Mapping[str, _File]:

@@ -13,9 +13,11 @@ import pytest
 import gpus.annotations as contract
 from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
 from gpus.model import Health
+from localcluster import shipped
 from localcluster.chromium import BrowserError, Chromium, Tab
+from localcluster.ports import free_ports
 from localcluster.simulated import NodeTemplate
-from localcluster.stack import Stack
+from localcluster.stack import EXTENDER, Stack, answers
 from localcluster.waiting import until
 from tests.builders import NodeBuilder, node
 from tests.cluster.pods import asking, bound
@@ -331,3 +333,30 @@ def test_the_page_says_that_it_is_stale_and_recovers_when_the_extender_is_back(
     assert tab.evaluate("window.loadedOnce")
     assert tab.evaluate("document.getElementById('banner').hidden")
     tab.close()
+
+
+def test_a_replica_that_does_not_lead_shows_what_it_knows(
+    stack: Stack, fleet: Fleet, browser: Chromium
+) -> None:
+    fleet.pod("red", "train", 2)
+    port, side = free_ports(2)
+    options: dict[str, str | None] = {
+        **stack._serving("extender"),
+        "--kubeconfig": str(stack._kubeconfig(EXTENDER)),
+        "--port": str(port),
+        "--side-port": str(side),
+        "--page": None,
+    }
+    processes = stack.cluster.processes
+    processes.start("follower", shipped.command_line(EXTENDER, options))
+    try:
+        until(lambda: answers(f"http://127.0.0.1:{side}/healthz"), timeout=60, what="the follower")
+        tab = browser.tab()
+        tab.go(f"http://127.0.0.1:{side}/")
+        tab.until(f"{CELLS}.filter(c => c.dataset.state === 'unknown').length === 6")
+        assert "another replica leads" in tab.evaluate(
+            "document.getElementById('banner').textContent"
+        )
+        tab.close()
+    finally:
+        processes.stop("follower")

@@ -46,7 +46,9 @@ def ask(
         return answer, answer.read()
 
 
-@pytest.mark.parametrize("path", ["/", "/page/main.js", "/page/state", "/page/node?name=nobody"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page/main.js", "/page/state", "/page/node?name=nobody", "/nothing"]
+)
 def test_every_answer_has_the_headers(port: int, path: str) -> None:
     answer, _ = ask(port, path)
 
