@@ -50,6 +50,8 @@ _EXEC = "import os,sys; r,w,*a=sys.argv[1:]; os.dup2(int(r),3); os.dup2(int(w),4
 #: Descriptors that are sure to be neither 3 nor 4.
 _ABOVE = 16
 _PATIENCE = 60.0
+#: Seconds to end by itself.
+_GRACE = 10.0
 _CODES = {"/": "Slash", " ": "Space"}
 _TEXTS = {"Enter": "\r", " ": " "}
 
@@ -107,6 +109,10 @@ class Chromium:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # It collects its own children, which nobody else might.
+        with contextlib.suppress(BrowserError, subprocess.TimeoutExpired):
+            self.call("Browser.close")
+            self._process.wait(_GRACE)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
