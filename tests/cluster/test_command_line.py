@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -160,6 +161,34 @@ def test_a_watch_tells_of_what_changes(
     finally:
         watch.terminate()
         watch.communicate()
+
+
+@pytest.mark.parametrize("what", ["nodes", "gpus"])
+def test_nodes_and_gpus_are_watched_until_ctrl_c(
+    shell: Shell, create: Create, pod_when: PodWhen, namespace: str, what: str
+) -> None:
+    create(gpu_pod("early"))
+    node = pod_when("early", bound)["spec"]["nodeName"]
+    before = len(shell.rows(what))
+    watch = shell.start(what, "-w", "--no-headers")
+    assert watch.stdout is not None
+    try:
+        seen = iter(watch.stdout.readline, "")
+        first = [next(seen) for _ in range(before)]
+        assert any(line.startswith(f"{node} ") for line in first)
+        create(gpu_pod("later"))
+        later = pod_when("later", bound)["spec"]["nodeName"]
+        assert next(
+            line
+            for line in seen
+            if line.startswith(f"{later} ") and (what == "nodes" or f"{namespace}/later" in line)
+        )
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(_PATIENCE) == 130
+    finally:
+        watch.kill()
+        _, errors = watch.communicate()
+    assert "Traceback" not in errors
 
 
 def test_who_may_not_look_is_told_which_right_to_ask_for(shell: Shell) -> None:
