@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from extender.placement.facts import NodeFacts
 from kube.objects import Lease, Node, ObjectMeta, ObjectReference, Pod, Struct
 
 
@@ -91,6 +92,7 @@ class Facts:
 
     `pod` is None where there is none of that name; `spec` is its spec as it is on the wire.
     `events` are about the pod, `refusals` those of its namespace that tell of pods never made.
+    `node_facts` is what the extender reads of nodes, for those that were read so already.
     `gpu_pods` are bound and have not ended. `leases` and `deployments` are those of our namespace,
     by name.
     """
@@ -101,6 +103,7 @@ class Facts:
     pod: Pod | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
     nodes: tuple[Node, ...] | None = None
+    node_facts: Mapping[str, NodeFacts] = field(default_factory=dict)
     gpu_pods: tuple[Pod, ...] | None = None
     events: tuple[Event, ...] | None = None
     refusals: tuple[Event, ...] | None = None

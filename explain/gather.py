@@ -16,6 +16,9 @@ from explain.certificates import read_certificates
 from explain.facts import Deployment, Event, Facts, Fence, Quota
 from explain.parts import FENCE_POLICIES, scheduling_message
 from explain.scheduler_words import failure
+from extender.placement.facts import NodeFacts
+from extender.placement.layout import Layouts
+from extender.placement.nodes import read_node
 from gpus.annotations import GPU_SELECTOR
 from kube.client import Client
 from kube.errors import KubeError, NotFound
@@ -157,13 +160,14 @@ def _of_a_placed_pod(reader: _Reader, pod: Pod, spec: Mapping[str, Any], now: da
 def _of_a_waiting_pod(reader: _Reader, pod: Pod, spec: Mapping[str, Any], now: datetime) -> Facts:
     found = reader.all(
         gpu_pods=reader.items("/api/v1/pods", Pod, _HOLDING),
-        nodes=reader.items("/api/v1/nodes", Node),
+        nodes=lambda: _nodes(reader.client),
         events=_events(reader, pod),
         leases=reader.by_name(f"/apis/coordination.k8s.io/v1/{_SYSTEM}/leases", Lease),
         deployments=reader.by_name(f"/apis/apps/v1/{_SYSTEM}/deployments", Deployment),
         runtime_classes=reader.names("/apis/node.k8s.io/v1/runtimeclasses"),
         fence=lambda: _fence(reader.client),
     )
+    found["nodes"], found["node_facts"] = found["nodes"] or (None, {})
     facts = Facts(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
@@ -178,6 +182,13 @@ def _of_a_waiting_pod(reader: _Reader, pod: Pod, spec: Mapping[str, Any], now: d
         return facts  # Secrets are read only where they can tell something
     secrets = reader.all(certificates=lambda: read_certificates(reader.client))
     return replace(facts, certificates=secrets["certificates"])
+
+
+def _nodes(client: Client) -> tuple[tuple[Node, ...], dict[str, NodeFacts]]:
+    """Read the nodes, and understand them while the API server still writes out the pods."""
+    nodes = tuple(client.list_all("/api/v1/nodes", type=Node).items)
+    layouts = Layouts()
+    return nodes, {node.metadata.name: read_node(node, layouts=layouts) for node in nodes}
 
 
 def _events(reader: _Reader, pod: Pod) -> Callable[[], tuple[Event, ...]]:

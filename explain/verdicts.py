@@ -106,7 +106,7 @@ def states_of(facts: Facts) -> dict[str, NodeState]:
     layouts = Layouts()
     return {
         node.metadata.name: state_of(
-            facts=read_node(node, layouts=layouts),
+            facts=facts.node_facts.get(node.metadata.name) or read_node(node, layouts=layouts),
             pods=by_node.get(node.metadata.name, {}),
             reserved={},
             holds={},
