@@ -21,6 +21,7 @@ from image.package import PackageError, read_package
 from image.platforms import Processor, this_processor
 from image.product import Project, product_tree, read_project
 from image.sbom import DebianFile, sbom
+from image.tarfiles import tar
 from image.tree import File, Tree, merge, with_parents
 from image.wheels import Wheel
 
@@ -146,7 +147,9 @@ def _read(download: debian.Download) -> DebianFile:
 
 def _key(name: str, *trees: Tree) -> str:
     """By what a packed layer is known: its files, the Python that compiles them, and this code."""
-    digest = hashlib.sha256(repr(trees).encode())
+    digest = hashlib.sha256()
+    for tree in trees:
+        digest.update(tar(tree))
     for module in sorted(files("image").iterdir(), key=lambda file: file.name):
         if module.name.endswith((".py", ".txt")):
             digest.update(module.read_bytes())

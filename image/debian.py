@@ -68,7 +68,9 @@ def download(
         raise DebianError(f"Debian {RELEASE} at this mirror has no {', '.join(missing)}")
     report(f"downloading {len(offers)} packages of Debian")
     apt.download(names)
-    return sorted((apt.taken(offer) for offer in offers), key=lambda download: download.path.name)
+    downloads = [apt.taken(offer) for offer in offers]
+    apt.forget_all_but(downloads)
+    return sorted(downloads, key=lambda download: download.path.name)
 
 
 class _Apt:
@@ -108,6 +110,10 @@ class _Apt:
 
     def download(self, names: Sequence[str]) -> None:
         self._get("download", *names, folder=self._files)
+
+    def forget_all_but(self, downloads: Sequence[Download]) -> None:
+        for path in set(self._files.glob("*.deb")) - {download.path for download in downloads}:
+            path.unlink()
 
     def _get(self, *arguments: str, folder: Path) -> str:
         options = [f"-o{name}={value}" for name, value in self._settings.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,7 @@ from image.tree import Entry, File, Folder, Link, size
 from image.wheels import SITE
 from localcluster.files import write_atomically
 from localcluster.image.product import CHECKOUT, make_image
-from localcluster.parts.progress import PlainProgress
+from localcluster.parts.progress import PlainProgress, SilentProgress
 from localcluster.settings import default_settings
 from tests.image.opened import Opened, open_image
 
@@ -122,6 +125,28 @@ def test_the_dockerfile_puts_the_same_files_into_its_layers(
         tree = on_disk(target / Path(stage).relative_to(folder))
         assert size(tree) > 0
         assert tar(tree) == layer
+
+
+def test_layers_that_did_not_change_are_not_packed_again(made: Image, checkout: Path) -> None:
+    told = io.StringIO()
+    progress = _Verbose(told)
+    again = make_image(_SETTINGS, progress=progress, checkout=checkout)
+
+    assert again.archive == made.archive
+    assert "Debian's lists" in told.getvalue()
+    assert "packing" not in told.getvalue()
+
+
+class _Verbose(SilentProgress):
+    """Keeps every detail that a task tells."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        self._stream = stream
+
+    @contextmanager
+    def task(self, what: str) -> Iterator[Callable[[str], None]]:
+        del what
+        yield lambda detail: print(detail, file=self._stream)
 
 
 def on_disk(folder: Path) -> dict[str, Entry]:
