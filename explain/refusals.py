@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from explain.barriers import amount
 from explain.causes import Cause
-from explain.facts import Event, Facts, Quota
+from explain.facts import Deployment, Event, Facts, Quota
 from explain.findings import Finding
 from explain.parts import available
 from gpus.demand import is_gpu_resource
@@ -124,7 +124,17 @@ def _webhook_ends(facts: Facts) -> tuple[str, ...]:
     deployment = (facts.deployments or {}).get("gpudetour-webhook")
     if deployment is not None:
         ends.insert(0, f"it is back when replicas are available: {available(deployment)}")
+        ends[0:0] = _canary(deployment)
     return tuple(ends)
+
+
+def _canary(deployment: Deployment) -> list[str]:
+    """Return what the webhook's own trials found, which tells certificates from networks."""
+    return [
+        f"its trials say: {_cut(condition.message)}"
+        for condition in deployment.status.conditions or ()
+        if condition.type == "AdmissionWorks" and condition.status == "False"
+    ]
 
 
 def runtime_class_ends(name: str) -> tuple[str, ...]:

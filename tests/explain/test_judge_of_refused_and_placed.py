@@ -8,11 +8,17 @@ import pytest
 from msgspec.structs import replace
 
 from explain.causes import Cause
-from explain.facts import Event
+from explain.facts import (
+    Deployment,
+    DeploymentCondition,
+    DeploymentSpec,
+    DeploymentStatus,
+    Event,
+)
 from explain.findings import State
 from explain.judge import explain
 from gpus.model import Health
-from kube.objects import ObjectReference
+from kube.objects import ObjectMeta, ObjectReference
 from tests.builders import gpu_id, pod
 from tests.explain.making import FRESH, OLD, causes, facts, free, missing, refusal
 
@@ -122,3 +128,24 @@ def test_what_kubelet_gave_is_told_by_what_the_agent_saw() -> None:
     assert [device.uuid for device in told.placement.devices] == [gpu_id("n", 1)]
     assert "kubelet chose" in told.placement.chosen
     assert told.findings == ()
+
+
+def test_what_the_webhooks_own_trials_found_is_told_where_it_does_not_answer() -> None:
+    found = DeploymentCondition(
+        type="AdmissionWorks", status="False", message="a certificate that caBundle does not cover"
+    )
+    deployment = Deployment(
+        metadata=ObjectMeta(name="gpudetour-webhook"),
+        spec=DeploymentSpec(replicas=2),
+        status=DeploymentStatus(available_replicas=2, conditions=[found]),
+    )
+    refused = refusal("gpudetour's webhook did not answer")
+
+    told = explain(missing("train", refused, deployments={"gpudetour-webhook": deployment}))
+
+    assert causes(told) == [Cause.WEBHOOK_DOWN]
+    assert told.findings[0].ends[:2] == (
+        "its trials say: a certificate that caBundle does not cover",
+        "it is back when replicas are available: Deployment gpudetour-webhook: 2 of 2 replicas"
+        " available",
+    )
