@@ -163,5 +163,6 @@ def _run(command: list[str], *, folder: Path | None = None) -> str:
             " use a Debian or Ubuntu, or build image/Dockerfile with a container engine"
         ) from error
     if outcome.returncode != 0:
-        raise DebianError(f"apt-get {command[-1]}: {outcome.stderr.strip()[-800:]}")
+        verb = next(word for word in command[1:] if not word.startswith("-"))
+        raise DebianError(f"apt-get {verb}: {outcome.stderr.strip()[-800:]}")
     return outcome.stdout
