@@ -195,7 +195,7 @@ def test_wheels_that_the_lock_does_not_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_mirror_that_does_not_answer_is_named(tmp_path: Path) -> None:
     source = f"deb [trusted=yes] file:{tmp_path}/nowhere bookworm main\n"
-    with pytest.raises(DebianError, match="apt-get update: .*nowhere"):
+    with pytest.raises(DebianError, match=r"apt-get update: .*nowhere"):
         download(
             wanted_packages(),
             folder=tmp_path / "apt",
