@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from kube.client import Client
 from localcluster import shipped
 from localcluster.api import ApiError
 from localcluster.cluster import LocalCluster
@@ -24,7 +25,10 @@ from localcluster.nvml.install import install
 from localcluster.nvml.machine import Machine
 from localcluster.stack import AGENT, AGENT_ACCOUNT, NAMESPACE
 from localcluster.waiting import until
-from nodeagent.departure import NAME, home_of
+from nodeagent.departure import NAME, Departure, home_of
+from nodeagent.deviceplugin.cdi import FILE_NAME, CdiSpec
+from nodeagent.deviceplugin.driver_files import Roots
+from tests.fakes.api_server import Answer, FakeApiServer, Request, refusal
 from tests.fakes.kubelet import FakeKubelet
 
 Object = dict[str, Any]
@@ -219,3 +223,49 @@ def test_what_names_no_daemonset_is_refused(text: str) -> None:
 
 def test_nothing_is_cleaned_up_where_no_daemonset_is_named() -> None:
     assert home_of("") is None
+
+
+#: What the API server says of the DaemonSet, and whether the Node is cleaned up then.
+ANSWERS: dict[str, tuple[Answer, bool]] = {
+    "it is gone": (refusal(404, "NotFound"), True),
+    "it is going": (Answer(body={"metadata": {"deletionTimestamp": "2026-11-22T00:00:00Z"}}), True),
+    "it is there": (Answer(body={"metadata": {"name": AGENT}}), False),
+    "rights are gone": (refusal(403, "Forbidden"), False),
+    "the account is gone": (refusal(401, "Unauthorized"), False),
+    "the server is ill": (refusal(500, "InternalError"), False),
+}
+
+
+def written(answer: Answer, cdi: Path, *, refusals: int = 0) -> list[str]:
+    """Leave a node whose Node says one thing of ours; returns the paths that are patched."""
+    node = {"metadata": {"name": NODE, "uid": "u", "annotations": {"gpudetour.io/path": "plugin"}}}
+    left = [refusal(409, "Conflict")] * refusals
+
+    def reply(request: Request) -> Answer:
+        if request.method == "PATCH":
+            return left.pop() if left else Answer()
+        if request.path == "/api/v1/nodes":
+            return Answer(body={"metadata": {"resourceVersion": "1"}, "items": [node]})
+        return answer
+
+    with FakeApiServer(reply) as server:
+        client = Client(server.connection())
+        home = home_of(f"{NAMESPACE}/{AGENT}")
+        spec = CdiSpec(cdi, Roots(driver=Path("/"), dev=Path("/"), host=Path("/")))
+        Departure(client, home, cdi=spec).leave(NODE)
+        client.close()
+        return [request.path for request in server.requests if request.method == "PATCH"]
+
+
+@pytest.mark.parametrize("said", ANSWERS)
+def test_only_a_daemonset_that_is_gone_or_going_makes_it_the_end(said: str, tmp_path: Path) -> None:
+    answer, cleaned = ANSWERS[said]
+    spec = tmp_path / FILE_NAME
+    spec.write_text("{}")
+
+    assert bool(written(answer, tmp_path)) == cleaned
+    assert spec.exists() != cleaned
+
+
+def test_a_refused_write_is_tried_again(tmp_path: Path) -> None:
+    assert len(written(refusal(404, "NotFound"), tmp_path, refusals=1)) > 1
