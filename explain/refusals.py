@@ -17,8 +17,8 @@ from explain.parts import available
 from gpus.demand import is_gpu_resource
 
 _SYSTEM = "kubectl -n gpudetour-system"
-#: Texts of manifests/base/policy-*.yaml, of the API server's quota and RuntimeClass admission, and
-#: of its calls to webhooks, in the order in which they are looked for.
+#: Texts of the policies (manifests/chart/templates), of the API server's quota and RuntimeClass
+#: admission, and of its calls to webhooks, in the order in which they are looked for.
 _TEXTS = (
     ("gpudetour's webhook did not answer", Cause.WEBHOOK_DOWN),
     ("but another one undid it", Cause.WEBHOOK_UNDONE),
