@@ -22,7 +22,7 @@ from localcluster.bench.systems import System
 from localcluster.bench.usage import usage_of
 from localcluster.nvml.install import install
 from localcluster.parts.progress import Progress
-from localcluster.stack import Stack
+from localcluster.stack import AGENT_ACCOUNT, NAMESPACE, Stack
 
 BURST = 2000
 """Pods of a burst, for which the share of refused binds is told."""
@@ -137,6 +137,9 @@ def _agent_memory(stack: Stack) -> int:
     cluster.create_bare_nodes([_AGENT_NODE])
     root = stack.folder / "driver"
     install(root, _AGENT_PROFILE, node=_AGENT_NODE)
+    # kube-controller-manager, which would make it, runs no more.
+    account = {"name": AGENT_ACCOUNT, "namespace": NAMESPACE}
+    cluster.apply([{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}])
     stack.start_agent(_AGENT_NODE, root)
     ready = (GpuPath.ANNOTATION, GpuPath.PLUGIN)
     cluster.wait_for(
