@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import tempfile
 import weakref
 from pathlib import Path
@@ -22,6 +21,8 @@ from kube.connection import Connection
 T = TypeVar("T")
 
 _USUAL = "~/.kube/config"
+#: Open files of this process by number (proc(5)).
+_OWN_FILES = Path("/proc/self/fd")
 
 
 class _Strict(
@@ -130,12 +131,11 @@ class _Files:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made: str | None = None
 
     def path(self, name: str, data: str) -> str | None:
         """Return a file with that content or of that name; None where neither is given."""
         if data:
-            return self._make(data)
+            return self._make(base64.b64decode(data, validate=True))
         if not name:
             return None
         file = self._folder / name
@@ -147,13 +147,18 @@ class _Files:
         """Return the header: whoever asks for it has us, and so the files."""
         return header
 
-    def _make(self, data: str) -> str:
-        content = base64.b64decode(data, validate=True)
-        if self._made is None:
-            # Readable by nobody else, as its files are.
-            self._made = tempfile.mkdtemp(prefix="gpudetour-")
-            weakref.finalize(self, shutil.rmtree, self._made, ignore_errors=True)
-        descriptor, name = tempfile.mkstemp(dir=self._made)
+    def _make(self, content: bytes) -> str:
+        """Keep content in memory under a path, for OpenSSL reads paths: nobody finds it on a disk,
+        also after we were killed. Where that is not possible, in a file that only we can read.
+        """
+        if hasattr(os, "memfd_create") and _OWN_FILES.is_dir():
+            descriptor = os.memfd_create("kubeconfig")
+            weakref.finalize(self, os.close, descriptor)
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            return str(_OWN_FILES / str(descriptor))
+        descriptor, name = tempfile.mkstemp(prefix="gpudetour-")
+        weakref.finalize(self, Path(name).unlink, missing_ok=True)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -88,15 +89,33 @@ def test_credentials_inside_the_file_are_given_as_files(tmp_path: Path) -> None:
     assert Path(found.client_key_file).read_text() == "key"
 
 
-def test_files_that_were_made_are_private_and_go_with_the_connection(tmp_path: Path) -> None:
-    user = {"client-certificate-data": "Y3J0", "client-key-data": "a2V5"}
-    found = connect(kubeconfig(tmp_path, user=user))
+EMBEDDED = {"client-certificate-data": "Y3J0", "client-key-data": "a2V5"}
+
+
+def test_a_key_that_stands_in_the_file_is_written_to_no_disk(tmp_path: Path) -> None:
+    found = connect(kubeconfig(tmp_path, user=EMBEDDED))
     assert found.client_key_file is not None
     key = Path(found.client_key_file)
 
-    assert (key.stat().st_mode & 0o777, key.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert str(key).startswith("/proc/self/fd/")
+    assert [key.read_text(), key.read_text()] == ["key", "key"], "each reader begins at the start"
+    descriptor = int(key.name)
     del found
-    assert not key.parent.exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_where_it_must_be_a_file_only_we_can_read_it_and_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kube.kubeconfig._OWN_FILES", tmp_path / "no-proc")
+    found = connect(kubeconfig(tmp_path, user=EMBEDDED))
+    assert found.client_key_file is not None
+    key = Path(found.client_key_file)
+
+    assert (key.read_text(), key.stat().st_mode & 0o777) == ("key", 0o600)
+    del found
+    assert not key.exists()
 
 
 @pytest.mark.parametrize("user", [{"token": "abc"}, {"client-certificate": "a", "client-key": "b"}])
