@@ -31,13 +31,13 @@ from localcluster.parts.progress import Progress
 from localcluster.processes import ProcessDied
 from localcluster.processtable import process
 from localcluster.shipped import cluster_objects
-from localcluster.stack import AGENT, NAMESPACE, KubeletFolders, Stack
+from localcluster.stack import AGENT_ACCOUNT, NAMESPACE, KubeletFolders, Stack
 from localcluster.waiting import until
 from nodeagent.podresources.client import PodResources
 
 _NODE = f"/api/v1/nodes/{NAME}"
 _PROCESS = f"agent-{NAME}"
-_USER = f"system:serviceaccount:{NAMESPACE}:{AGENT}"
+_USER = f"system:serviceaccount:{NAMESPACE}:{AGENT_ACCOUNT}"
 _GPU = ResourceName("nvidia.com/gpu")
 _PATIENCE = 90.0
 _WRITES = ("create", "update", "patch", "delete", "deletecollection")
