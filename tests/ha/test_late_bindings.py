@@ -10,7 +10,7 @@ import pytest
 
 from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
 from localcluster.api import Object
-from localcluster.simulated import NodeTemplate
+from localcluster.simulated import NodeTemplate, bare_node
 from tests.builders import node
 from tests.cluster.pods import bound, gpu_pod
 from tests.ha.holdup import Holdup
@@ -33,9 +33,11 @@ def apart(site: Site) -> Site:
         labels={GPU_LABEL: GPU_LABEL_VALUE, "only": APART},
         annotations=node(APART).with_gpus(1).annotation_path().annotations,
     )
-    site.cluster.create_bare_nodes([APART], template)
-    taint = {"key": "only", "value": APART, "effect": "NoSchedule"}
-    api.patch(f"/api/v1/nodes/{APART}", {"spec": {"taints": [taint]}})
+    # Tainted from its first moment, or a pod of the load is bound there.
+    spec = {"taints": [{"key": "only", "value": APART, "effect": "NoSchedule"}]}
+    api.create("/api/v1/nodes", bare_node(APART, template) | {"spec": spec})
+    # Admission has added the taint of new nodes.
+    api.patch(f"/api/v1/nodes/{APART}", {"spec": spec})
     api.create("/api/v1/namespaces", {"metadata": {"name": APART}})
     site.cluster.wait_for(f"/api/v1/namespaces/{APART}/serviceaccounts/default", bool)
     return site
