@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from extender.placement.facts import NodeFacts
+from extender.placement.facts import NodeFacts, PodFacts
+from gpus.model import PodUid
 from kube.objects import Lease, Node, ObjectMeta, ObjectReference, Pod, Struct
 
 
@@ -92,7 +93,8 @@ class Facts:
 
     `pod` is None where there is none of that name; `spec` is its spec as it is on the wire.
     `events` are about the pod, `refusals` those of its namespace that tell of pods never made.
-    `node_facts` is what the extender reads of nodes, for those that were read so already.
+    `node_facts` and `pod_facts` are what the extender reads of nodes and pods, for those that were
+    read so already.
     `gpu_pods` are bound and have not ended. `leases` and `deployments` are those of our namespace,
     by name.
     """
@@ -104,6 +106,7 @@ class Facts:
     spec: Mapping[str, Any] = field(default_factory=dict)
     nodes: tuple[Node, ...] | None = None
     node_facts: Mapping[str, NodeFacts] = field(default_factory=dict)
+    pod_facts: Mapping[PodUid, PodFacts] = field(default_factory=dict)
     gpu_pods: tuple[Pod, ...] | None = None
     events: tuple[Event, ...] | None = None
     refusals: tuple[Event, ...] | None = None

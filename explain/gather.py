@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -16,10 +16,11 @@ from explain.certificates import read_certificates
 from explain.facts import Deployment, Event, Facts, Fence, Quota
 from explain.parts import FENCE_POLICIES, scheduling_message
 from explain.scheduler_words import failure
-from extender.placement.facts import NodeFacts
+from extender.placement.facts import NodeFacts, PodFacts, read_pod
 from extender.placement.layout import Layouts
 from extender.placement.nodes import read_node
 from gpus.annotations import GPU_SELECTOR
+from gpus.model import PodUid
 from kube.client import Client
 from kube.errors import KubeError, NotFound
 from kube.objects import Lease, Node, Object, Pod
@@ -33,6 +34,9 @@ _HOLDING = {
     "labelSelector": GPU_SELECTOR,
     "fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed",
 }
+#: Pods of a page: in large pages the API server writes all of them sooner, and after small ones we
+#: can begin sooner to understand them.
+_PAGE = "2000"
 #: Calls at a time; each is one list of its own.
 _PARALLEL = 6
 
@@ -159,7 +163,7 @@ def _of_a_placed_pod(reader: _Reader, pod: Pod, spec: Mapping[str, Any], now: da
 
 def _of_a_waiting_pod(reader: _Reader, pod: Pod, spec: Mapping[str, Any], now: datetime) -> Facts:
     found = reader.all(
-        gpu_pods=reader.items("/api/v1/pods", Pod, _HOLDING),
+        gpu_pods=lambda: _holders(reader.client),
         nodes=lambda: _nodes(reader.client),
         events=_events(reader, pod),
         leases=reader.by_name(f"/apis/coordination.k8s.io/v1/{_SYSTEM}/leases", Lease),
@@ -168,6 +172,7 @@ def _of_a_waiting_pod(reader: _Reader, pod: Pod, spec: Mapping[str, Any], now: d
         fence=lambda: _fence(reader.client),
     )
     found["nodes"], found["node_facts"] = found["nodes"] or (None, {})
+    found["gpu_pods"], found["pod_facts"] = found["gpu_pods"] or (None, {})
     facts = Facts(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
@@ -182,6 +187,22 @@ def _of_a_waiting_pod(reader: _Reader, pod: Pod, spec: Mapping[str, Any], now: d
         return facts  # Secrets are read only where they can tell something
     secrets = reader.all(certificates=lambda: read_certificates(reader.client))
     return replace(facts, certificates=secrets["certificates"])
+
+
+def _holders(client: Client) -> tuple[tuple[Pod, ...], dict[PodUid, PodFacts]]:
+    """Read the pods that hold GPUs, and understand each page while the next one is written out."""
+
+    def understand(page: Sequence[Pod]) -> list[PodFacts]:
+        return [read_pod(pod) for pod in page]
+
+    pods: list[Pod] = []
+    with ThreadPoolExecutor(1) as pool:
+        understood = []
+        for page in client.pages("/api/v1/pods", type=Pod, params={**_HOLDING, "limit": _PAGE}):
+            pods += page.items
+            understood.append(pool.submit(understand, page.items))
+        facts = {found.uid: found for each in understood for found in each.result()}
+    return tuple(pods), facts
 
 
 def _nodes(client: Client) -> tuple[tuple[Node, ...], dict[str, NodeFacts]]:

@@ -100,7 +100,7 @@ def states_of(facts: Facts) -> dict[str, NodeState]:
     """Return the nodes as the extender sees them, but for what it has under way this instant."""
     by_node: dict[str, dict[PodUid, PodFacts]] = {}
     for pod in facts.gpu_pods or ():
-        found = read_pod(pod)
+        found = facts.pod_facts.get(PodUid(pod.metadata.uid)) or read_pod(pod)
         if found.holds:
             by_node.setdefault(str(found.node), {})[found.uid] = found
     layouts = Layouts()

@@ -129,14 +129,29 @@ class Client:
         the list outlives the server's memory of its first page; it must then be begun again.
         """
         items: list[T] = []
+        version = ""
+        for page in self.pages(path, type=type, params=params, metadata_only=metadata_only):
+            items += page.items
+            version = page.version
+        return Listing(version=version, items=items)
+
+    def pages(
+        self,
+        path: str,
+        *,
+        type: type[T],  # noqa: A002 - as msgspec's
+        params: Params | None = None,
+        metadata_only: bool = False,
+    ) -> Iterator[Listing[T]]:
+        """Read a whole collection as `list_all` does, page by page."""
         query = {"limit": _PAGE, **(params or {})}
         accept = _METADATA if metadata_only else JSON
         while True:
             call = _Call("GET", path, params=query, accept=accept)
             page = self._call(call, type=_Page[type])  # type: ignore[valid-type]
-            items += page.items or ()
+            yield Listing(version=page.metadata.resource_version, items=page.items or [])
             if not page.metadata.continue_:
-                return Listing(version=page.metadata.resource_version, items=items)
+                return
             query["continue"] = page.metadata.continue_
 
     def create(self, path: str, body: Any, *, params: Params | None = None) -> Any:
