@@ -94,7 +94,7 @@ def test_without_a_cluster_the_commands_say_so(tmp_path: Path) -> None:
     asked = localcluster("kubeconfig", "--state", state)
     assert asked.returncode == 1
     assert "no cluster" in asked.stderr
-    assert localcluster("parts", "kube-proxy").returncode == 1
+    assert localcluster("parts", "kube-dns").returncode == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
