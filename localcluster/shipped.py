@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from scheduling.files import shipped as cluster_scheduler
+
 Object = dict[str, Any]
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
@@ -123,8 +125,7 @@ def scheduler_configuration(url: str, *, client: Path, variant: Variant = Varian
     cluster's own scheduler is alone here and elects no leader.
     """
     if variant is Variant.BASE:
-        path = MANIFESTS / "scheduler" / "kube-scheduler-configuration.yaml"
-        configuration: Object = yaml.safe_load(path.read_text())
+        configuration = cluster_scheduler()
         configuration["leaderElection"] = {"leaderElect": False}
     else:
         configuration = _second_scheduler_configuration()

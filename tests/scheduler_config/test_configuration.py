@@ -6,9 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-import yaml
 
-from localcluster.shipped import MANIFESTS
 from scheduling.configuration import (
     Credentials,
     SetupError,
@@ -36,12 +34,6 @@ ADMINS: Object = {
 
 def admins(**changes: Any) -> Object:
     return {**copy.deepcopy(ADMINS), **changes}
-
-
-def test_the_file_in_the_manifests_is_the_one_that_is_printed_from() -> None:
-    file = MANIFESTS / "scheduler" / "kube-scheduler-configuration.yaml"
-
-    assert yaml.safe_load(file.read_text()) == shipped()
 
 
 @pytest.mark.parametrize(
