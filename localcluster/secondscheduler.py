@@ -106,6 +106,12 @@ class Replica:
         """Send a signal to all processes of the extender's container."""
         _signal_group(self._processes.pid(self.extender), number)
 
+    def kill_extender(self) -> None:
+        """End the extender with no chance to say anything; returns when it is gone."""
+        self.signal_extender(signal.SIGKILL)
+        gone = f"the end of {self.extender}"
+        until(lambda: not self._processes.alive(self.extender), timeout=_GRACE, what=gone)
+
     def serves(self) -> bool:
         """Tell whether the extender is ready: its scheduler leads, the ledger is complete."""
         return answers(f"http://{_LOOPBACK}:{self._side_port}/readyz")

@@ -270,7 +270,7 @@ def test_an_extender_that_dies_while_it_binds_gives_no_gpu_away_twice(
         fresh = {p["metadata"]["name"]: epoch_of(p) for p in holding} | epochs
         new, left = fresh.keys() - epochs.keys(), names - fresh.keys()
         if new and left and next(deaths, None) is not None:
-            leading.signal_extender(signal.SIGKILL)  # others of this burst are on their way
+            leading.kill_extender()  # others of this burst are on their way
             leading.start_extender()
         epochs.update(fresh)
         for pod in holding:
