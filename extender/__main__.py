@@ -115,7 +115,7 @@ def run(settings: Settings) -> None:
             cluster,
             epoch=leader.serving,
             metrics=metrics,
-            on_bound=Announcer(told, cluster).bound,
+            on_bound=Announcer(told, cluster, clock=time.monotonic).bound,
         ),
         preemption,
         metrics=metrics,

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 from extender.cluster import Cluster
 from extender.protocol import ExtenderBindingArgs
 from gpus.model import Assignment, DeviceId, NodeName
-from kube.events import EventRecorder
+from kube.events import EventRecorder, TokenBucket
 from kube.objects import ObjectReference
 
 #: The `reason` of the Event.
 EVENT = "GPUsAssigned"
 _GIB = 1 << 30
+#: Pods told of at once, and a second in the long run; less than a recorder writes, so none waits.
+_BURST = 20
+_RATE = 1.0
 
 
 class Announcer:
-    """Writes one Event a bind, as far as the recorder's pace allows; never waits.
+    """Writes one Event a bind; in a storm of binds some, so that they cost next to nothing.
 
-    `events` is a recorder of its own: a storm of binds must not push warnings out.
+    What a pod got is in its annotation in any case. `events` is a recorder of its own: a storm of
+    binds must not push warnings out. `clock` gives monotonic seconds.
     """
 
-    def __init__(self, events: EventRecorder, cluster: Cluster) -> None:
+    def __init__(
+        self, events: EventRecorder, cluster: Cluster, *, clock: Callable[[], float]
+    ) -> None:
         self._events = events
         self._cluster = cluster
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the next one
+        self._bucket = TokenBucket(rate=_RATE, burst=_BURST)
 
     def bound(self, args: ExtenderBindingArgs, assignment: Assignment) -> None:
-        """Tell of a pod that was bound."""
+        """Tell of a pod that was bound, if it is its turn; never waits."""
+        with self._lock:
+            if not self._bucket.take(now=self._clock()):
+                return
         state = self._cluster.snapshot().nodes.get(NodeName(args.node))
         path = str(state.path) if state is not None and state.path is not None else "unknown"
         self._events.event(
