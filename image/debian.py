@@ -19,7 +19,7 @@ RELEASE = "bookworm"
 """Debian 12, whose Python is 3.11."""
 
 _SUITES = (RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security")
-_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_KEYS = Path("/usr/share/keyrings/debian-archive-keyring").with_suffix(".gpg")
 _HOOKS = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")
 _FORMAT = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
 _OFFER = re.compile(
