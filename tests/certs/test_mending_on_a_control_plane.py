@@ -28,7 +28,6 @@ from tests.certs.keeping import (
     secret,
     webhook,
 )
-from tests.certs.making import split
 from tests.certs.test_rotation_on_a_control_plane import admit
 
 pytestmark = pytest.mark.controlplane
@@ -165,14 +164,7 @@ def test_a_half_written_secret_is_written_whole(
 ) -> None:
     put(cluster, name, broken(None))
 
-    def whole() -> bool:
-        held, authority = secret(cluster, name), secret(cluster, "gpudetour-ca")
-        trusted = authority.get("ca.crt", b"")
-        return held.get("ca.crt") == trusted == ca_bundle(cluster) and any(
-            is_issued_by(held["tls.crt"], pem) for pem in split(trusted)
-        )
-
-    until(whole, timeout=30, what=f"{name} whole")
+    mended(cluster)
 
 
 def test_when_all_has_expired_all_is_issued_at_once(cluster: LocalCluster) -> None:

@@ -10,9 +10,10 @@ from click.testing import CliRunner, Result
 from cli.__main__ import main
 from explain.causes import Cause
 from gpus.model import Health
+from localcluster.waiting import until
 from tests.builders import node
 from tests.cluster.pods import gpu_pod
-from tests.explain.site import Site
+from tests.explain.site import TIMEOUT, Site
 
 pytestmark = pytest.mark.controlplane
 
@@ -27,6 +28,8 @@ def test_a_waiting_pod_is_explained_to_people_and_to_programs(site: Site) -> Non
     site.holder(gpu_pod("holder"))
     site.pod(gpu_pod("a"))
     site.first("a", Cause.IN_USE)
+    # The nodes are read at once; the scheduler has its say when it has tried.
+    until(lambda: site.ask("a").scheduler, timeout=TIMEOUT, what="the scheduler's words")
 
     text, report = run(site, "pod", "a"), run(site, "pod", "pod/a", "-n", "default", "-o", "json")
 
