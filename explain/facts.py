@@ -81,10 +81,10 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """The policies of the fence that exist, and the Lease that the binding compares with."""
+    """The policies of the fence that exist, and the ServiceAccount that the binding names."""
 
     policies: frozenset[str]
-    lease: str | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

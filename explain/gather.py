@@ -242,4 +242,4 @@ def _fence(client: Client) -> Fence:
         for each in bindings
         if each.policy_name == FENCE_POLICIES[0] and each.param_ref is not None
     ]
-    return Fence(policies=frozenset(names & bound), lease=params[0] if params else None)
+    return Fence(policies=frozenset(names & bound), account=params[0] if params else None)

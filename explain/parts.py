@@ -14,6 +14,8 @@ DEFAULT_SCHEDULER = "default-scheduler"
 #: Of manifests: the scheduler of our own and the Leases by which extenders lead.
 OWN_SCHEDULER = "gpudetour-scheduler"
 EXTENDER_LEASE = "gpudetour-extender"
+#: The ServiceAccount that bears the epoch of the extender that leads.
+EXTENDER_ACCOUNT = "gpudetour-extender"
 FENCE_POLICIES = ("gpudetour-fence", "gpudetour-assign")
 
 _SYSTEM = "kubectl -n gpudetour-system"
@@ -96,28 +98,27 @@ def _certificate(facts: Facts, said: str) -> Finding:
 
 def _fence_ends() -> tuple[str, ...]:
     return (
-        "apply the manifests again, over the old objects and without deleting them first",
-        f"{_SYSTEM} get lease {EXTENDER_LEASE} -o yaml",
+        "apply the manifests again",
+        f"{_SYSTEM} get serviceaccount {EXTENDER_ACCOUNT} -o yaml",
         f"{_SYSTEM} logs deployment/gpudetour-extender --tail=20",
     )
 
 
 def _fence(facts: Facts) -> Finding | None:
-    """Return what is wrong with the policies, or with the Lease that they compare with."""
-    fence, leases = facts.fence, facts.leases
+    """Return what is wrong with the policies, or with where they look for the epoch."""
+    fence = facts.fence
     if fence is None:
         return None
     missing = [name for name in FENCE_POLICIES if name not in fence.policies]
     if missing:
         saw = f"the ValidatingAdmissionPolicy {missing[0]}, or its binding, does not exist"
-    elif fence.lease is not None and leases is not None and fence.lease not in leases:
-        saw = f"gpudetour-fence compares with the Lease {fence.lease}, which does not exist"
-    elif fence.lease not in (None, EXTENDER_LEASE, OWN_SCHEDULER):
-        saw = f"gpudetour-fence compares with the Lease {fence.lease}, by which no extender leads"
+    elif fence.account not in (None, EXTENDER_ACCOUNT):
+        saw = (
+            f"gpudetour-fence compares with the ServiceAccount {fence.account}, where no extender"
+            " writes its epoch"
+        )
     else:
         return None
-    if not missing and leases is not None and not any(_leads(facts, n) for n in _LEADING):
-        return None  # no extender ever led: that comes first, and explains the missing Lease
     return Finding(cause=Cause.FENCE, saw=saw, ends=_fence_ends())
 
 

@@ -116,6 +116,7 @@ def run(settings: Settings) -> None:
             epoch=leader.serving,
             metrics=metrics,
             on_bound=Announcer(told, cluster, clock=time.monotonic).bound,
+            on_forbidden=leader.doubt,
         ),
         preemption,
         metrics=metrics,

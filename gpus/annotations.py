@@ -69,6 +69,8 @@ POD_ANNOTATIONS = frozenset({DEVICES_FROM, ASSIGNED, *WISHES})
 
 #: Annotation of that ConfigMap: the node whose devices it tells.
 ASSIGNED_NODE = PREFIX + "node"
+#: Annotation of the extender's ServiceAccount: the epoch that the fencing policy lets through.
+EPOCH = PREFIX + "epoch"
 
 #: Prefix of the ConfigMap that hands the assignment of one pod to its containers.
 DEVICES_CONFIG_MAP_PREFIX = "gpudetour-devices-"
@@ -231,7 +233,7 @@ def decode_in_use(text: str) -> dict[DeviceId, PodUid]:
 def assigned_prefix(epoch: int | str) -> str:
     """Return the text with which `assigned` of that epoch starts; the fencing policy compares it.
 
-    The policy gpudetour-fence builds the same text in CEL from the Lease's `leaseTransitions`.
+    The policy gpudetour-fence builds the same text in CEL from the annotation `epoch`.
     """
     return f'{{"v":{VERSION},"epoch":{epoch},'
 

@@ -48,12 +48,16 @@ def epoch_after(highest: int, *, first: Callable[[], int]) -> int:
 
 
 def count_of(lease: Lease) -> int:
-    """Return how many terms a Lease tells of; 0 for a number that nobody can have counted to.
+    """Return how many terms a Lease tells of."""
+    return plausible(lease.spec.lease_transitions or 0)
+
+
+def plausible(epoch: int) -> int:
+    """Return an epoch, or 0 for a number that nobody can have counted to.
 
     After the highest that a Lease can hold there is no other: nobody could lead any more.
     """
-    told = lease.spec.lease_transitions or 0
-    return told if told < _MOST else 0
+    return epoch if epoch < _MOST else 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from extender.placement.state import Reservation
 from extender.protocol import ExtenderBindingArgs
 from gpus.model import Assignment, NodeName
 from kube.client import Client
-from kube.errors import ApiError, Conflict, KubeError, NotFound
+from kube.errors import ApiError, Conflict, Forbidden, KubeError, NotFound
 from kube.objects import Pod
 from service.logs import EPOCH, GPUS, NODE, POD, REASON
 
@@ -57,14 +57,18 @@ class Binder:
         epoch: Callable[[], int | None],
         metrics: Metrics,
         on_bound: OnBound | None = None,
+        on_forbidden: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_bound` is told of every bind that took effect, on the thread of the call."""
+        """`on_bound` is told of every bind that took effect, on the thread of the call;
+        `on_forbidden` when the API server forbade one.
+        """
         self._client = client
         self._cluster = cluster
         self._device_lists = DeviceLists(client, cluster)
         self._epoch = epoch
         self._metrics = metrics
         self._on_bound = on_bound
+        self._on_forbidden = on_forbidden
         self._lock = threading.Lock()  # guards the next one
         self._working: dict[str, threading.Event] = {}
 
@@ -80,6 +84,8 @@ class Binder:
         except BindError as error:
             self._metrics.refused[error.refusal].inc()
             log.info("bind refused", **keys, **{REASON: str(error)})
+            if isinstance(error.__cause__, Forbidden):
+                self._on_forbidden()
             raise
         self._metrics.binds.inc()
         if self._on_bound is not None:

@@ -20,7 +20,7 @@ from typing import Protocol
 import structlog
 
 from extender.cluster import Cluster
-from extender.leading.fence import Fence
+from extender.leading.fence import Fence, Outdone
 from extender.leading.inherited import HandedOver, handed_over
 from extender.placement.facts import PodKey
 from gpus.annotations import GPU_SELECTOR
@@ -118,6 +118,18 @@ class Leader:
             return "the epoch was in use before, a later one will be taken"
         return None if term.reflector.synced.is_set() else "pods are not listed yet"
 
+    def doubt(self) -> None:
+        """Begin another term unless the API server knows of ours; told when it refused a write.
+
+        Somebody may have applied our ServiceAccount anew, and with it taken the epoch away.
+        """
+        epoch = self.serving()
+        if epoch is None or self._fence is None or self._lease is None:
+            return
+        if not self._fence.stands(epoch):
+            log.warning("epoch is not in force any more", **{EPOCH: epoch})
+            self._lease.outdo(epoch)
+
     def last_contact(self) -> float | None:
         """Return when the pods were last known to be current (monotonic seconds), or None while
         they are not followed.
@@ -203,7 +215,12 @@ class Leader:
 
     def _fenced(self, term: _Term) -> bool:
         while self._fence is not None and not term.over.is_set():
-            fault = self._fence.prove(term.epoch, stop=term.over)
+            try:
+                fault = self._fence.prove(term.epoch, stop=term.over)
+            except Outdone as later:
+                fault = str(later)
+                if self._lease is not None:
+                    self._lease.outdo(later.epoch)
             if fault is None:
                 return True
             term.fault = fault

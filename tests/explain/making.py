@@ -19,7 +19,7 @@ NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 FRESH = "2026-06-01T11:59:55.000000Z"
 OLD = "2026-06-01T10:00:00.000000Z"
 SOUND_FENCE = Fence(
-    policies=frozenset({"gpudetour-fence", "gpudetour-assign"}), lease="gpudetour-extender"
+    policies=frozenset({"gpudetour-fence", "gpudetour-assign"}), account="gpudetour-extender"
 )
 
 

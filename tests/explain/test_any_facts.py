@@ -137,7 +137,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
         "leases": draw(st.dictionaries(NAMES, LEASES, max_size=3)),
         "deployments": draw(st.dictionaries(NAMES, st.builds(Deployment, metadata=META))),
         "webhook_configured": draw(st.booleans()),
-        "fence": draw(st.builds(Fence, policies=st.frozensets(NAMES), lease=st.none() | NAMES)),
+        "fence": draw(st.builds(Fence, policies=st.frozensets(NAMES), account=st.none() | NAMES)),
         "runtime_classes": draw(st.frozensets(NAMES)),
         "quotas": (
             Quota(status=QuotaStatus(hard=draw(st.dictionaries(WORDS, AMOUNTS)), used=None)),

@@ -175,7 +175,7 @@ def test_the_scheduler_is_stopped(site: Site) -> None:
         site.stack.use_extender()
 
 
-def test_the_fence_compares_with_another_lease(site: Site) -> None:
+def test_the_fence_compares_with_another_account(site: Site) -> None:
     path = f"{ADMISSION}/validatingadmissionpolicybindings/gpudetour-fence"
     before = site.api.get(path)["spec"]["paramRef"]
     site.api.patch(path, {"spec": {"paramRef": {**before, "name": "renamed"}}})
@@ -192,7 +192,7 @@ def test_the_fence_compares_with_another_lease(site: Site) -> None:
 
 
 def is_compared_with_nothing(site: Site) -> bool:
-    """Tell whether the API server has learnt that the policy names another Lease."""
+    """Tell whether the API server has learnt that the policy names another account."""
     probe = {
         "metadata": {"name": "probe", "labels": {"gpudetour.io/gpu": "true"}},
         "target": {"kind": "Node", "name": "nowhere"},

@@ -9,21 +9,23 @@ import pytest
 
 from extender.binding import handover
 from extender.binding.handover import ConfigMap
-from extender.leading.fence import Fence
+from extender.leading.fence import Fence, Outdone
 from extender.placement.facts import ClaimKey
 from extender.placement.state import Reservation
+from gpus.annotations import EPOCH
 from gpus.model import Assignment, DeviceId, NodeName, PodUid
 from kube.client import MERGE_PATCH, Client
 from kube.connection import connect
 from kube.errors import Conflict, Forbidden
 from localcluster import shipped
 from localcluster.cluster import LocalCluster
+from localcluster.waiting import until
 
 pytestmark = pytest.mark.controlplane
 
 NAMESPACE = "gpudetour-system"
-LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
-LEASE = f"{LEASES}/gpudetour-extender"
+ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/gpudetour-extender"
+POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 CLAIM = ClaimKey("default/gpudetour-devices-00000000000000fenced")
 POD = {
@@ -38,13 +40,12 @@ POD = {
 
 @pytest.fixture
 def admin(control_plane: LocalCluster) -> Iterator[Client]:
-    """A client of the admin, on a cluster with the shipped objects and a Lease of epoch 1."""
+    """A client of the admin, on a cluster with the shipped objects in epoch 1."""
     admin = Client(connect(str(control_plane.admin_kubeconfig)))
     control_plane.apply(shipped.cluster_objects())
-    spec = {"holderIdentity": "somebody", "leaseTransitions": 1}
-    admin.create(LEASES, {"metadata": {"name": "gpudetour-extender"}, "spec": spec})
+    begin(admin, 1)
     yield admin
-    admin.delete(LEASE)
+    begin(admin, None)
 
 
 @pytest.fixture
@@ -63,8 +64,10 @@ def pod(admin: Client) -> Iterator[PodUid]:
     admin.delete("/api/v1/namespaces/default/pods/fenced", params={"gracePeriodSeconds": "0"})
 
 
-def lead(admin: Client, epoch: int) -> None:
-    admin.patch(LEASE, {"spec": {"leaseTransitions": epoch}}, content_type=MERGE_PATCH)
+def begin(admin: Client, epoch: int | str | None) -> None:
+    """Write an epoch, whatever stands there."""
+    metadata = {"annotations": {EPOCH: epoch if epoch is None else str(epoch)}}
+    admin.patch(ACCOUNT, {"metadata": metadata}, content_type=MERGE_PATCH)
 
 
 def given(uid: PodUid, *, epoch: int) -> Reservation:
@@ -88,24 +91,50 @@ def bind(client: Client, uid: PodUid, *, epoch: int) -> None:
     client.create(handover.binding_path("default", "fenced"), body)
 
 
-def test_the_fence_is_proven_in_the_epoch_of_the_lease_and_in_no_other(
-    admin: Client, extender: Client
+def test_a_new_leader_puts_its_epoch_in_force_and_ends_the_one_before(extender: Client) -> None:
+    stop = threading.Event()
+    fence = Fence(extender, namespace=NAMESPACE, timeout=20)
+
+    assert fence.prove(1, stop=stop) is None
+    assert fence.prove(2, stop=stop) is None
+    assert fence.stands(2)
+    with pytest.raises(Outdone, match="epoch 2 has begun already"):
+        fence.prove(1, stop=stop)
+
+
+@pytest.mark.parametrize("garbage", [None, "", "-1", "x" * 1000, "9" * 5000, "2147483647", "0x7"])
+def test_what_nobody_can_have_begun_is_written_over(
+    admin: Client, extender: Client, garbage: str | None
+) -> None:
+    begin(admin, garbage)
+    fence = Fence(extender, namespace=NAMESPACE, timeout=20)
+
+    assert not fence.stands(3)
+    assert fence.prove(3, stop=threading.Event()) is None
+    assert fence.stands(3)
+
+
+def test_a_policy_that_was_deleted_is_in_force_again_when_it_comes_back(
+    control_plane: LocalCluster, admin: Client, extender: Client
 ) -> None:
     stop = threading.Event()
     patient = Fence(extender, namespace=NAMESPACE, timeout=20)
-    hasty = Fence(extender, namespace=NAMESPACE, timeout=0.2)
+    assert patient.prove(4, stop=stop) is None
+    for path in ("ies/gpudetour-fence", "ybindings/gpudetour-fence"):
+        admin.delete(POLICIES + path)
+    hasty = Fence(extender, namespace=NAMESPACE, timeout=0.1)
+    missing = "lets Bindings of epoch 4 pass in epoch 5"
+    until(lambda: missing in (hasty.prove(5, stop=stop) or ""), timeout=20, what="no fence")
 
-    assert patient.prove(1, stop=stop) is None
-    assert "lets Bindings of epoch 1 pass in epoch 2" in (hasty.prove(2, stop=stop) or "")
-    assert "refuses Bindings of epoch 9" in (hasty.prove(9, stop=stop) or "")
-    lead(admin, 2)
-    assert patient.prove(2, stop=stop) is None
+    control_plane.apply(shipped.cluster_objects())
+
+    assert patient.prove(6, stop=stop) is None
+    assert patient.prove(7, stop=stop) is None
 
 
 def test_a_leader_of_the_past_can_neither_bind_nor_hand_devices_over(
     admin: Client, extender: Client, pod: PodUid
 ) -> None:
-    lead(admin, 7)
     assert Fence(extender, namespace=NAMESPACE, timeout=20).prove(7, stop=threading.Event()) is None
 
     with pytest.raises(Forbidden, match="no longer the leader"):

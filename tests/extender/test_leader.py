@@ -11,6 +11,7 @@ import pytest
 
 from extender.leading.fence import Fence
 from extender.leading.leader import Leader
+from gpus.annotations import EPOCH
 from localcluster.waiting import until
 from tests.builders import node, pod
 from tests.extender.ledgers import Told
@@ -38,7 +39,8 @@ class Led:
 
     def take(self, epoch: int, *, policy: int | None = -1) -> None:
         """Take the Lease, as the Elector does; the policy sees it at once unless told otherwise."""
-        self.api.epoch = epoch if policy == -1 else policy
+        if policy != -1:
+            self.api.follows, self.api.epoch = False, policy
         self.lease.epoch = epoch
         self.leader.on_leading(epoch)
 
@@ -187,6 +189,69 @@ def test_an_epoch_that_pods_were_bound_in_before_is_given_up_for_a_later_one(epo
         run.take(5)
         run.until_serving()
         assert run.lease.outdone == [4]
+
+
+def begun(api: BindingApi) -> str:
+    return str(api.account["metadata"]["annotations"][EPOCH])
+
+
+def test_a_new_leader_writes_its_epoch_before_it_tries_the_fence() -> None:
+    with led() as run:
+        run.take(3)
+        run.until_serving()
+
+        assert begun(run.api) == "3"
+        calls = [call for call in run.api.calls() if call.startswith(("PATCH", "POST"))]
+        assert calls[0] == "PATCH serviceaccounts/gpudetour-extender"
+
+
+def test_a_leader_never_takes_a_later_epoch_back() -> None:
+    with led() as run:
+        run.api.account["metadata"]["annotations"] = {EPOCH: "9"}
+        run.take(3)
+        until(lambda: run.lease.outdone, timeout=10, what="another epoch asked for")
+
+        assert run.lease.outdone[0] == 9
+        assert begun(run.api) == "9"
+        assert run.leader.serving() is None
+
+
+def test_of_two_that_begin_at_once_the_later_epoch_stays() -> None:
+    def overtaken(request: Request, proceed: Callable[[], Reply]) -> Reply:
+        if request.method == "PATCH":  # another one was faster, between our look and our write
+            run.api.account["metadata"] |= {"resourceVersion": "7", "annotations": {EPOCH: "5"}}
+            run.api.trouble = lambda _request, proceed: proceed()
+        return proceed()
+
+    with led() as run:
+        run.api.trouble = overtaken
+        run.take(4)
+        until(lambda: run.lease.outdone, timeout=10, what="another epoch asked for")
+
+        assert begun(run.api) == "5"
+
+
+def test_a_leader_whose_epoch_was_taken_away_begins_another_term() -> None:
+    with led() as run:
+        run.take(2)
+        run.until_serving()
+        run.leader.doubt()
+        assert run.lease.outdone == []
+
+        run.api.account["metadata"]["annotations"] = {}
+        run.leader.doubt()
+
+        assert run.lease.outdone == [2]
+
+
+def test_what_cannot_be_read_is_no_doubt() -> None:
+    with led() as run:
+        run.take(2)
+        run.until_serving()
+        run.api.trouble = refused(500)
+        run.leader.doubt()
+
+        assert run.lease.outdone == []
 
 
 def test_a_listing_that_fails_is_tried_again() -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpus.annotations import ASSIGNED, assigned_prefix
+from gpus.annotations import ASSIGNED, EPOCH, assigned_prefix
 from kube.client import Client
 from tests.builders import PodBuilder
 from tests.fakes.api_server import Answer, FakeApiServer, Fault, Reply, Request, Stream, refusal
@@ -31,8 +31,11 @@ class BindingApi(FakeApiServer):
         self._uids = itertools.count(1)
         self.pods: dict[str, Object] = {}
         self.config_maps: dict[str, Object] = {}
-        #: `leaseTransitions` of the Lease that the policy compares with; None: no policy.
+        #: What the policy compares with; None: no policy.
         self.epoch: int | None = 1
+        #: Whether it compares with what is written to the ServiceAccount.
+        self.follows = True
+        self.account: Object = {"metadata": {"resourceVersion": "1", "annotations": {}}}
         self.trouble: Trouble = lambda _request, proceed: proceed()
         for pod in pods:
             self.put(pod)
@@ -59,17 +62,17 @@ class BindingApi(FakeApiServer):
             return self._ordinary(request)
 
     def _ordinary(self, request: Request) -> Reply:
-        if request.path == "/api/v1/pods":
-            return self._follow(request)
-        if request.path == "/api/v1/configmaps":
-            found = copy.deepcopy(list(self.config_maps.values()))
-            return Answer(body={"metadata": {"resourceVersion": "1"}, "items": found})
+        lists = {"/api/v1/pods": self.pods, "/api/v1/configmaps": self.config_maps}
+        if request.path in lists:
+            return _list(lists[request.path], request)
         _, _, _, _, namespace, kind, *rest = request.path.split("/")
         match request.method, kind, rest:
             case "GET", "pods", [name]:
                 return _found(self.pods.get(f"{namespace}/{name}"))
             case "POST", "pods", [name, "binding"]:
                 return self._bind(f"{namespace}/{name}", request)
+            case _, "serviceaccounts", [_]:
+                return self._read_or_annotate(request)
             case "GET", "configmaps", [name]:
                 return _found(self.config_maps.get(f"{namespace}/{name}"))
             case "POST", "configmaps", []:
@@ -77,12 +80,6 @@ class BindingApi(FakeApiServer):
             case "DELETE", "configmaps", [name]:
                 return self._delete(f"{namespace}/{name}", request.body)
         return refusal(405, "MethodNotAllowed")
-
-    def _follow(self, request: Request) -> Reply:
-        if request.is_watch:
-            return Stream([Fault.HANG])
-        pods = copy.deepcopy(list(self.pods.values()))
-        return Answer(body={"metadata": {"resourceVersion": "1"}, "items": pods})
 
     def _bind(self, key: str, request: Request) -> Reply:
         body = request.body
@@ -99,6 +96,18 @@ class BindingApi(FakeApiServer):
             pod["spec"]["nodeName"] = body["target"]["name"]
             pod["metadata"]["annotations"] |= body["metadata"]["annotations"]
         return Answer(status=201, body={"kind": "Status", "status": "Success"})
+
+    def _read_or_annotate(self, request: Request) -> Reply:
+        if request.method == "GET":
+            return _found(self.account)
+        metadata, stored = request.body["metadata"], self.account["metadata"]
+        if metadata["resourceVersion"] != stored["resourceVersion"]:
+            return refusal(409, "Conflict")
+        stored["annotations"] |= metadata["annotations"]
+        stored["resourceVersion"] = str(int(stored["resourceVersion"]) + 1)
+        if self.follows and EPOCH in stored["annotations"]:
+            self.epoch = int(stored["annotations"][EPOCH])
+        return _found(self.account)
 
     def _create(self, namespace: str, body: Object) -> Reply:
         key = f"{namespace}/{body['metadata']['name']}"
@@ -126,6 +135,13 @@ class BindingApi(FakeApiServer):
             return False
         text = (body["metadata"].get("annotations") or {}).get(ASSIGNED, "")
         return not text.startswith(assigned_prefix(self.epoch))
+
+
+def _list(stored: Mapping[str, Object], request: Request) -> Reply:
+    if request.is_watch:
+        return Stream([Fault.HANG])
+    items = copy.deepcopy(list(stored.values()))
+    return Answer(body={"metadata": {"resourceVersion": "1"}, "items": items})
 
 
 def _found(stored: Object | None) -> Reply:

@@ -188,13 +188,19 @@ def test_an_upgrade_and_the_way_back_leave_gpu_pods_alone(site: Site, tmp_path: 
     site.prune(older, manifest(CHECKOUT))
 
 
-def test_the_removal_leaves_nothing_and_gpu_pods_go_on(site: Site) -> None:
+def test_the_removal_leaves_nothing_gpu_pods_go_on_and_it_can_come_back(site: Site) -> None:
     before = site.place()
 
     site.remove()
 
     site.nothing_remains()
     assert untouched(before, site.pod(before["metadata"]["name"]))
+    site.apply(manifest(CHECKOUT))
+    pods = [pod["metadata"]["name"] for pod in (before, site.place())]
+    assert not set(site.devices(pods[0])) & set(site.devices(pods[1]))
+    assert untouched(before, site.pod(pods[0]))
+    site.remove()
+    site.nothing_remains()
 
 
 def deployment(name: str) -> Object:

@@ -22,7 +22,7 @@ PODS = "/api/v1/namespaces/default/pods"
 BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 _UNINSTALLED = {"--daemonset": f"{NAMESPACE}/gpudetour-node-agent"}
-_LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{EXTENDER}"
+_ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{EXTENDER}"
 _SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 _SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 _CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpudetour"
@@ -106,7 +106,7 @@ class DailyLife:
         )
         metadata = pod["metadata"]
         name = metadata["annotations"]["gpudetour.io/devices-from"]
-        epoch = int(self._api.get(_LEASE)["spec"]["leaseTransitions"])
+        epoch = int(self._api.get(_ACCOUNT)["metadata"]["annotations"]["gpudetour.io/epoch"])
         gone = Assignment(epoch=epoch, containers={"main": (DeviceId("GPU-gone"),)}, share_bytes=0)
         owner = {"apiVersion": "v1", "kind": "Pod", "name": "resumed", "uid": metadata["uid"]}
         left = {

@@ -31,7 +31,10 @@ DEVICES = f"gpudetour-devices-{'h' * 20}"
 CA = "gpudetour-ca"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 
-#: The Lease that is the fence.
+#: Where the extender that leads writes its epoch: the fence.
+ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{EXTENDER}"
+
+#: The Lease by which it leads.
 _LEASE = {Variant.BASE: EXTENDER, Variant.SECOND_SCHEDULER: "gpudetour-scheduler"}
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
@@ -171,6 +174,7 @@ def _furnish(cluster: LocalCluster, *, lease: str) -> None:
         cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
         _grant(cluster, "user", role="admin", namespace=name)
     api.create(LEASES, {"metadata": {"name": lease}, "spec": {"leaseTransitions": EPOCH}})
+    api.patch(ACCOUNT, {"metadata": {"annotations": {"gpudetour.io/epoch": str(EPOCH)}}})
     api.create(f"/api/v1/namespaces/{NAMESPACE}/secrets", {"metadata": {"name": CA}})
     for name, resources, verbs in (
         ("other-scheduler", ["pods/binding"], ["create"]),
@@ -242,7 +246,7 @@ def _token(cluster: LocalCluster, account: str, **spec: object) -> str:
 
 
 def _wait_until_in_force(site: Guarded) -> None:
-    """Policies are read a moment after they are stored, and the fence's Lease after that."""
+    """Policies are read a moment after they are stored, and the fence's epoch after that."""
     last = Request(
         method="POST",
         path=pods(CLOSED),

@@ -17,7 +17,7 @@ from nodeagent.node import FIELD_MANAGER, OwnNode, removal_of
 from nodeagent.publisher import Condition, Wanted, plan
 from tests.manifests.attempts import Attempt, allowed, refused, rows
 from tests.manifests.door import APPLY, JSON_PATCH, Object, Request
-from tests.manifests.guarded import CA, LEASES, NODES, TEAM, Guarded, gpu_pod, pods
+from tests.manifests.guarded import ACCOUNT, CA, LEASES, NODES, TEAM, Guarded, gpu_pod, pods
 
 pytestmark = pytest.mark.controlplane
 
@@ -70,6 +70,12 @@ def lease(name: str, *, create: bool = False) -> Request:
         return Request(method="POST", path=LEASES, body={"metadata": {"name": name}, "spec": {}})
     spec = {"spec": {"leaseTransitions": 3}}
     return Request(method="PATCH", path=f"{LEASES}/{name}", body=spec)
+
+
+def begun() -> Request:
+    """What the leader of another epoch would write."""
+    metadata = {"annotations": {"gpudetour.io/epoch": "3"}}
+    return Request(method="PATCH", path=ACCOUNT, body={"metadata": metadata})
 
 
 def granted(name: str, *, of: str = "Namespace", to: str = "default") -> Request:
@@ -190,13 +196,15 @@ ATTACKS = {
             status(OWN, daemonEndpoints={"kubeletEndpoint": {"Port": 1}}),
             by=POLICY,
         ),
-        refused("the fence", "agent", lease(EXTENDER), by=HEARTBEATS),
-        refused("another fence", "agent", lease("gpudetour-scheduler", create=True), by=HEARTBEATS),
+        refused("the fence", "agent", begun(), by="RBAC"),
+        refused("the lead", "agent", lease(EXTENDER), by=HEARTBEATS),
+        refused("another lead", "agent", lease("gpudetour-scheduler", create=True), by=HEARTBEATS),
         refused("another lease", "agent", lease("any", create=True), by=HEARTBEATS),
         allowed("feature label", "agent", label("nvidia.com/gpu.count", "8")),
         allowed("feature label", "agent", label("nvidia.com/mig-1g.5gb.count", "1")),
         allowed("model label", "agent", label("gpudetour.io/product.NVIDIA-L4", "2")),
-        allowed("the fence", "cluster-admin", lease(EXTENDER)),
+        allowed("the fence", "cluster-admin", begun()),
+        allowed("the lead", "cluster-admin", lease(EXTENDER)),
         allowed("taint", "cluster-admin", patch(OWN, {"spec": {"unschedulable": True}})),
     ],
     "A15 what else the token opens": [

@@ -42,7 +42,6 @@ def test_it_changes_what_it_must_and_no_more() -> None:
         ("NetworkPolicy", "gpudetour-metrics"),
         ("Role", "gpudetour-extender"),
         ("ValidatingAdmissionPolicy", "gpudetour-assign"),
-        ("ValidatingAdmissionPolicyBinding", "gpudetour-fence"),
     }
 
 

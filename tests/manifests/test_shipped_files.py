@@ -10,7 +10,8 @@ from typing import Any
 import click
 import pytest
 
-from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX, GPU_LABEL, assigned_prefix
+from extender.leading.fence import ACCOUNT
+from gpus.annotations import DEVICES_CONFIG_MAP_PREFIX, EPOCH, GPU_LABEL, assigned_prefix
 from gpus.demand import is_gpu_resource
 from localcluster import shipped
 from localcluster.shipped import Variant
@@ -94,14 +95,18 @@ def test_the_fence_compares_the_text_that_the_extender_writes() -> None:
     text = "".join(rule["expression"] for rule in policy["spec"]["validations"])
     before, after = assigned_prefix("EPOCH").split("EPOCH")
 
-    assert f"'{before}' + string(params.spec.leaseTransitions) + '{after}'" in text
+    epoch = f"params.metadata.?annotations['{EPOCH}'].orValue('none')"
+    assert f"'{before}' + {epoch} + '{after}'" in text
+    assert policy["spec"]["paramKind"] == {"apiVersion": "v1", "kind": "ServiceAccount"}
     selector = policy["spec"]["matchConstraints"]["objectSelector"]
     assert selector == {"matchLabels": {GPU_LABEL: "true"}}
     assert f"startsWith('{DEVICES_CONFIG_MAP_PREFIX}')" in text
 
 
 @both_variants
-def test_the_fence_looks_at_the_lease_by_which_the_extender_leads(variant: Variant) -> None:
+def test_the_fence_looks_where_the_extender_that_leads_writes(
+    variant: Variant,
+) -> None:
     (container,) = (
         container
         for workload in shipped.objects("Deployment", variant=variant)
@@ -121,8 +126,10 @@ def test_the_fence_looks_at_the_lease_by_which_the_extender_leads(variant: Varia
         if named(item) == "gpudetour-extender"
     )
 
-    assert (fence["name"], fence["namespace"]) == (options["lease"], options["namespace"])
+    assert (fence["name"], fence["namespace"]) == (ACCOUNT, options["namespace"])
     assert role["rules"][0]["resourceNames"] == [options["lease"]]
+    (writes,) = (rule for rule in role["rules"] if rule["resources"] == ["serviceaccounts"])
+    assert writes["resourceNames"] == [ACCOUNT]
 
 
 def test_policies_speak_of_service_accounts_that_exist() -> None:

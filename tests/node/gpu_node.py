@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpus.annotations import EPOCH
 from gpus.model import ResourceName
 from localcluster.cluster import LocalCluster
 from localcluster.nvml.install import install
@@ -29,7 +30,7 @@ _NODE = f"/api/v1/nodes/{NODE}"
 _IMAGE = "gpudetour.local/cuda:1"
 _OURS = {"gpudetour.io/gpu": "true"}
 _EXTENDER = "system:serviceaccount:gpudetour-system:gpudetour-extender"
-_LEASES = "/apis/coordination.k8s.io/v1/namespaces/gpudetour-system/leases"
+_ACCOUNT = "/api/v1/namespaces/gpudetour-system/serviceaccounts/gpudetour-extender"
 
 
 class GpuNode:
@@ -191,15 +192,12 @@ class GpuNode:
         self.cluster.kubectl("delete", "pod", name, "--grace-period=1", "--wait=true")
 
     def _epoch(self) -> int:
-        """The epoch that the fence lets through, of a Lease that is made where none is."""
-        name = "gpudetour-extender"
-        leases = {
-            lease["metadata"]["name"]: lease for lease in self.cluster.api.get(_LEASES)["items"]
-        }
-        if name not in leases:
-            lease = {"metadata": {"name": name}, "spec": {"leaseTransitions": 1}}
-            leases[name] = self.cluster.api.create(_LEASES, lease)
-        return int(leases[name]["spec"]["leaseTransitions"])
+        """The epoch that the fence lets through, the first one where no extender ever led."""
+        metadata = self.cluster.api.get(_ACCOUNT)["metadata"]
+        if EPOCH not in metadata.get("annotations", {}):
+            first = {"metadata": {"annotations": {EPOCH: "1"}}}
+            metadata = self.cluster.api.patch(_ACCOUNT, first)["metadata"]
+        return int(metadata["annotations"][EPOCH])
 
     # Back to the start
 
