@@ -27,7 +27,7 @@ from localcluster.bench.wire import Wire, client_context, dial
 LENGTHS = (10, 100, 500, 1000, 2500, 5000)
 """Lists of names that are sent, as far as there are so many nodes."""
 
-_NOT_ASKED_FOR = ("", "leases", "csistoragecapacities")
+_NOT_ASKED_FOR = ("", "leases", "csistoragecapacities", "configmaps")
 _TURNS = 15
 _IN_A_TURN = 20
 _OK = 200
@@ -72,8 +72,8 @@ def measure_growth(ours: Site, stub: Site | None, *, tell: Tell) -> Growth:
 def api_calls(before: Series, after: Series) -> dict[str, float]:
     """What an API server was asked between two moments, by verb and resource.
 
-    Whatever it is asked, the extender renews its Lease, and when it begins to lead it rings
-    (`extender.waking.bell`); watches end by themselves.
+    Whatever it is asked, the extender renews its Lease and counts usage in a ConfigMap, and when it
+    begins to lead it rings (`extender.waking.bell`); watches end by themselves.
     """
     found: Counter[str] = Counter()
     for labels, count in grown(before, after).items():
