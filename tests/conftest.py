@@ -13,6 +13,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from image.debian import DebianError
 from image.platforms import UnknownProcessor
@@ -30,6 +32,12 @@ from localcluster.settings import default_settings
 from localcluster.simulated import PART as KWOK
 
 REQUIRE_ALL = os.environ.get("GPUDETOUR_REQUIRE_ALL") == "1"
+
+# How long an example takes says more of what else the machine does.
+hypothesis_settings.register_profile(
+    "gpudetour", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("gpudetour")
 
 
 @pytest.fixture(scope="session")
