@@ -97,7 +97,7 @@ class FakeApiServer:
     def connection(self, authorization: Callable[[], str | None] = lambda: None) -> Connection:
         return Connection(server=self.url, authorization=authorization)
 
-    def wait_for_requests(self, count: int, *, timeout: float = 10.0) -> list[Request]:
+    def wait_for_requests(self, count: int, *, timeout: float = 30.0) -> list[Request]:
         """Return the requests so far once there are `count`."""
         with self._arrived:
             enough = self._arrived.wait_for(lambda: len(self._requests) >= count, timeout)
@@ -130,6 +130,7 @@ class FakeApiServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = False
     block_on_close = True
+    request_queue_size = 128
 
     def __init__(self, owner: FakeApiServer) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -140,6 +141,8 @@ class _Server(ThreadingHTTPServer):
     def opened(self, connection: socket.socket) -> None:
         with self._lock:
             self._open.add(connection)
+            if self.owner.stopping.is_set():  # nobody else may end it any more
+                end(connection)
 
     def closed(self, connection: socket.socket) -> None:
         with self._lock:

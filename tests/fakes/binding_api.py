@@ -46,7 +46,7 @@ class BindingApi(FakeApiServer):
 
     def client(self) -> Client:
         """Return a client of this server that is not patient."""
-        return Client(self.connection(), timeout=2.0)
+        return Client(self.connection(), timeout=5.0)
 
     def calls(self) -> list[str]:
         """Return the calls so far as `METHOD last/parts`."""

@@ -117,7 +117,7 @@ class FakeKubelet:
         self.stop()
         self.start()
 
-    def until(self, condition: Callable[[], bool], *, timeout: float = 10) -> None:
+    def until(self, condition: Callable[[], bool], *, timeout: float = 30) -> None:
         """Wait for something to come true; fails the test when it does not."""
         with self.changed:
             assert self.changed.wait_for(condition, timeout), "kubelet waited in vain"

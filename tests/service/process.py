@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 #: Seconds for anything that a healthy process does at once.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Process:
