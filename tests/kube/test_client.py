@@ -188,10 +188,10 @@ def test_all_pages_are_read_and_the_version_is_that_of_the_last() -> None:
 def test_the_timeout_of_one_user_is_not_that_of_another() -> None:
     with FakeApiServer(always(Fault.HANG)) as server:
         client = Client(server.connection(), timeout=30)
-        hasty = client.with_timeout(0.2)
+        hasty = client.with_timeout(1)
         with pytest.raises(ConnectionFailed):
             hasty.get("/x")
-        with pytest.raises(ConnectionFailed, match=r"read timeout=0\.[12]"):
+        with pytest.raises(ConnectionFailed, match=r"read timeout=(0\.|1)"):
             hasty.get("/x")
         client.close()
 
@@ -214,7 +214,7 @@ def test_a_stream_that_ends_out_of_order_says_so(
 ) -> None:
     with FakeApiServer(always(Stream([b"one\n", fault]))) as server:
         client = Client(server.connection())
-        lines = iter(client.stream("/x", params={}, idle_timeout=0.3))
+        lines = iter(client.stream("/x", params={}, idle_timeout=2))
         assert next(lines) == b"one"
         with pytest.raises(ConnectionFailed) as failed:
             next(lines)

@@ -72,14 +72,18 @@ def test_what_repeats_while_the_server_is_away_is_written_once_with_its_count() 
 
 
 def test_reporting_does_not_wait_for_a_server_that_hangs() -> None:
-    with FakeApiServer(Mood(Fault.HANG).answer) as server, recording(server, timeout=1) as recorder:
+    patience = 3.0
+    with (
+        FakeApiServer(Mood(Fault.HANG).answer) as server,
+        recording(server, timeout=patience) as recorder,
+    ):
         report(recorder, "first")
         server.wait_for_requests(1)
         before = time.monotonic()
         for number in range(2000):
             report(recorder, str(number))
 
-        assert time.monotonic() - before < 0.5
+        assert time.monotonic() - before < patience / 2
 
 
 def test_a_flood_is_bounded_and_said_to_be_cut() -> None:
