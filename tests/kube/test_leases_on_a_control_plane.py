@@ -44,7 +44,8 @@ class Candidate:
 
     def __init__(self, client: Client, name: str, identity: str, **timing: float) -> None:
         self.said: list[int | None] = []
-        times = {"duration": 3.0, "renew_deadline": 2.0, "retry": 0.2, **timing}
+        # An API server that is busy for a while ends no term that no test waits to end.
+        times = {"duration": 60.0, "renew_deadline": 40.0, "retry": 0.2, **timing}
         self.elector = Elector(
             client,
             namespace="default",
@@ -88,7 +89,7 @@ def read(client: Client, name: str) -> dict[str, Any]:
     return spec
 
 
-def wait_epoch(candidate: Candidate, epoch: int | None, timeout: float = 20) -> None:
+def wait_epoch(candidate: Candidate, epoch: int | None, timeout: float = 30) -> None:
     until(lambda: candidate.elector.epoch == epoch, timeout=timeout, what=f"epoch {epoch}")
 
 
@@ -98,11 +99,11 @@ def test_the_first_leader_creates_the_lease_with_epoch_1_and_keeps_renewing(
     leader = start("a")
     wait_epoch(leader, 1)
     first = read(client, name)
-    until(lambda: read(client, name)["renewTime"] > first["renewTime"], timeout=10, what="renewal")
+    until(lambda: read(client, name)["renewTime"] > first["renewTime"], timeout=30, what="renewal")
     later = read(client, name)
 
     assert (first["holderIdentity"], first["leaseTransitions"]) == ("a", 1)
-    assert first["leaseDurationSeconds"] == 3
+    assert first["leaseDurationSeconds"] == 60
     assert later["acquireTime"] == first["acquireTime"]
     assert later["leaseTransitions"] == 1
 
@@ -110,9 +111,9 @@ def test_the_first_leader_creates_the_lease_with_epoch_1_and_keeps_renewing(
 def test_a_clean_stop_hands_over_at_once_to_the_next_epoch(
     client: Client, name: str, start: Start
 ) -> None:
-    leader = start("a", duration=60, renew_deadline=40)
+    leader = start("a")
     wait_epoch(leader, 1)
-    standby = start("b", duration=60, renew_deadline=40)
+    standby = start("b")
     leader.end()
     stopped = time.monotonic()
     wait_epoch(standby, 2)
@@ -164,17 +165,20 @@ def test_a_frozen_api_server_ends_the_term_by_the_clock(
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
-        frozen = time.monotonic()
-        wait_epoch(leader, None)
-        ended = time.monotonic()
+        frozen = led = time.monotonic()
+        while leader.elector.epoch is not None:
+            assert led - frozen < 2.5, "it leads for longer than it may"
+            leader.stop.wait(0.05)
+            led = time.monotonic()
         # A renewal that was under way may still come through and keep the term; let it fail too.
-        until(lambda: leader.said == [1, None], timeout=10, what="the end of the term")
+        until(lambda: leader.said == [1, None], timeout=30, what="the end of the term")
     finally:
         os.kill(pid, signal.SIGCONT)
-    wait_epoch(leader, 2)
+    # The answer to the first attempt may come too late, and then it is the next one's.
+    until(lambda: len(leader.said) > 2, timeout=30, what="another term")
 
-    assert ended - frozen < 2.5
-    assert leader.said == [1, None, 2]
+    assert leader.said[:2] == [1, None]
+    assert (leader.said[2] or 0) > 1
 
 
 def test_labels_of_others_on_the_lease_cost_no_term(
@@ -185,7 +189,7 @@ def test_labels_of_others_on_the_lease_cost_no_term(
     for number in range(5):
         control_plane.kubectl("label", "--overwrite", "lease", name, f"test={number}")
     before = read(client, name)["renewTime"]
-    until(lambda: read(client, name)["renewTime"] > before, timeout=10, what="renewal")
+    until(lambda: read(client, name)["renewTime"] > before, timeout=30, what="renewal")
 
     assert leader.said == [1]
     found = client.get(f"{LEASES}/{name}", type=Lease)
@@ -209,11 +213,11 @@ def test_a_heartbeat_creates_its_lease_once_and_then_renews_it(client: Client, n
     thread = threading.Thread(target=heart.run, args=(stop,))
     thread.start()
     try:
-        until(lambda: heart.last_beat, timeout=10, what="the first beat")
+        until(lambda: heart.last_beat, timeout=30, what="the first beat")
         first = client.get(f"{LEASES}/{name}", type=Lease)
         until(
             lambda: read(client, name)["renewTime"] > (first.spec.renew_time or ""),
-            timeout=10,
+            timeout=30,
             what="the second beat",
         )
     finally:
