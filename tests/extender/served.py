@@ -6,14 +6,13 @@ import copy
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import urllib3
 import yaml
 
 from certs.authority import KeyPair
+from localcluster.stack import answers
 from localcluster.waiting import until
 from tests.builders import PodBuilder, node
 from tests.certs.making import Mounted, server
@@ -102,14 +101,9 @@ def served(
     with running(*command) as process:
         process.wait_for("leading, listing pods")
         extender = Served(process, ca=ca, folder=folder)
-        until(lambda: _ready(extender.side_port), timeout=20, what="the extender being ready")
+        ready = f"http://127.0.0.1:{extender.side_port}/readyz"
+        until(lambda: answers(ready), timeout=60, what="the extender being ready")
         yield extender
-
-
-def _ready(port: int) -> bool:
-    with urllib3.PoolManager(retries=False, timeout=2.0) as pool:
-        status: int = pool.request("GET", f"http://127.0.0.1:{port}/readyz").status
-        return status == HTTPStatus.OK
 
 
 def _kubeconfig(url: str) -> Object:

@@ -49,7 +49,7 @@ class Led:
         self.leader.on_lost()
 
     def until_serving(self) -> None:
-        until(lambda: self.leader.serving() is not None, timeout=10, what="serving")
+        until(lambda: self.leader.serving() is not None, timeout=30, what="serving")
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def test_nothing_is_served_before_the_nodes_are_listed() -> None:
     synced = threading.Event()
     with led(synced=synced.is_set) as run:
         run.take(1)
-        until(lambda: len(run.told.cluster.snapshot().pods) == 1, timeout=10, what="pods")
+        until(lambda: len(run.told.cluster.snapshot().pods) == 1, timeout=30, what="pods")
         assert run.leader.not_ready() == "nodes are not listed yet"
         synced.set()
         run.until_serving()
@@ -111,7 +111,7 @@ def test_nothing_is_served_before_the_nodes_are_listed() -> None:
 def test_without_a_fence_nothing_is_served_until_it_is_there(policy: int | None, says: str) -> None:
     with led() as run:
         run.take(3, policy=policy)
-        until(lambda: says in (run.leader.not_ready() or ""), timeout=10, what=says)
+        until(lambda: says in (run.leader.not_ready() or ""), timeout=30, what=says)
         assert run.leader.serving() is None
         assert len(run.told.cluster.snapshot().pods) == 0
 
@@ -125,7 +125,7 @@ def test_a_fence_that_cannot_be_tried_is_not_taken_for_proven(status: int) -> No
         run.api.trouble = refused(status)
         run.take(1)
         says = "the fence cannot be tried"
-        until(lambda: says in (run.leader.not_ready() or ""), timeout=10, what=says)
+        until(lambda: says in (run.leader.not_ready() or ""), timeout=30, what=says)
         run.api.trouble = lambda _request, proceed: proceed()
         run.until_serving()
 
@@ -180,7 +180,7 @@ def test_an_epoch_that_pods_were_bound_in_before_is_given_up_for_a_later_one(epo
     with led() as run:
         run.api.put(HOLDER.assigned({"main": ["GPU-n-0"]}, epoch=4))
         run.take(epoch)
-        until(lambda: run.lease.outdone, timeout=10, what="another epoch asked for")
+        until(lambda: run.lease.outdone, timeout=30, what="another epoch asked for")
 
         assert run.lease.outdone == [4]
         assert "in use before" in (run.leader.not_ready() or "")
