@@ -28,7 +28,8 @@ class Holdup:
         self._node = node
         self._lock = threading.Lock()  # guards the next one
         self._kept = False
-        self._came, self._go_on = threading.Event(), threading.Event()
+        self._asked_of_any, self._came = threading.Event(), threading.Event()
+        self._go_on = threading.Event()
         folder.mkdir()
         authority = Authority(folder)
         authority.create()
@@ -56,6 +57,10 @@ class Holdup:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+
+    def in_force(self) -> None:
+        """Wait until the API server, which learns of new webhooks later, asks about any Binding."""
+        assert self._asked_of_any.wait(60), "never asked"
 
     def wait(self) -> None:
         """Wait until there is a Binding to keep."""
@@ -95,6 +100,7 @@ class Holdup:
 
     def _asked(self, review: dict[str, Any]) -> None:
         request = review["request"]
+        self._asked_of_any.set()
         if request.get("dryRun") or request["object"]["target"]["name"] != self._node:
             return
         with self._lock:

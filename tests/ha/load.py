@@ -57,6 +57,7 @@ class Load:
         self._limit = _LIVING
         self._ending = True
         self._busy = 0
+        self._creating = 0
         self._stop = False
         self._seen = 0
         self._due: list[_Due] = []
@@ -95,6 +96,7 @@ class Load:
         finally:
             with self._changed:
                 self._rate = 0.0
+                self._changed.wait_for(lambda: not self._creating)
 
     @contextmanager
     def nothing_ends(self) -> Iterator[Callable[[], None]]:
@@ -127,9 +129,14 @@ class Load:
         while self._turn_to_create():
             number = next(self._numbers)
             pod = _pod(f"pod-{number:05d}", gpus=2 if number % _SOME == 0 else 1)
-            # Where no answer comes it may be created all the same: then the auditor sees it.
-            with suppress(ApiError, urllib3.exceptions.HTTPError):
-                self.created.append(self._api.create(self._pods, pod)["metadata"]["uid"])
+            try:
+                # Where no answer comes it may be created all the same: then the auditor sees it.
+                with suppress(ApiError, urllib3.exceptions.HTTPError):
+                    self.created.append(self._api.create(self._pods, pod)["metadata"]["uid"])
+            finally:
+                with self._changed:
+                    self._creating -= 1
+                    self._changed.notify_all()
 
     def _turn_to_create(self) -> bool:
         """Wait until another pod may be created; False at the end."""
@@ -143,6 +150,7 @@ class Load:
                     rate = min(self._rate, _TRICKLE) if crowded else self._rate
                     # What was missed is made up for, a little.
                     self._next = max(self._next, now - _CATCH_UP) + 1 / rate
+                    self._creating += 1
                     return True
                 else:
                     self._changed.wait(max(_STEP, self._next - now) if self._rate else None)

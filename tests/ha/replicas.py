@@ -35,6 +35,8 @@ class Replica:
         """`tls` holds its serving certificate, `folder` is for its kubeconfig."""
         self.name = name
         self.api = api
+        #: Whether it was asked to stop and not started again.
+        self.leaving = False
         self._cluster = cluster
         port, side_port = free_ports(2)
         kubeconfig = folder / f"{name}.kubeconfig"
@@ -85,6 +87,7 @@ class Replica:
 
     def start(self) -> None:
         """Start it; it may take a while until it serves, or another may lead."""
+        self.leaving = False
         self._cluster.processes.start(self.name, shipped.command_line(EXTENDER, self._options))
 
     def stop(self) -> None:
@@ -96,6 +99,7 @@ class Replica:
         pid = self._cluster.processes.pid(self.name)
         if pid is None:
             raise ValueError(f"{self.name} does not run")
+        self.leaving = True
         os.kill(pid, signal.SIGTERM)
 
     def kill(self) -> None:

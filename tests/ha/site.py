@@ -62,7 +62,9 @@ class Site:
                 replica.start()
 
         def settled() -> bool:
-            self.cluster.processes.check(*(replica.name for replica in self.replicas))
+            # One that was asked to stop may end in this very moment.
+            staying = [replica.name for replica in self.replicas if not replica.leaving]
+            self.cluster.processes.check(*staying)
             serving = [replica.endpoint for replica in self.replicas if replica.serves]
             return len(serving) == 1 and self.front.ready == tuple(serving)
 
@@ -70,8 +72,13 @@ class Site:
 
     def leader(self) -> Replica:
         """The replica that serves; there must be exactly one."""
-        (leader,) = [replica for replica in self.replicas if replica.serves]
-        return leader
+
+        def only() -> Replica | None:
+            serving = [replica for replica in self.replicas if replica.serves]
+            return serving[0] if len(serving) == 1 else None
+
+        # One that has much to do may say so late.
+        return until(only, timeout=20, what="one replica serving")
 
     def followers(self) -> list[Replica]:
         """All others."""
@@ -108,9 +115,9 @@ class Site:
 
     def settle(self, *, timeout: float = 90.0) -> None:
         """Wait until every pod was bound and all were ended; `load` must not create any."""
-        auditor = self.auditor
+        auditor, load = self.auditor, self.load
         until(
-            lambda: not auditor.living(),
+            lambda: not auditor.living() and all(auditor.knows(uid) for uid in load.created),
             timeout=timeout,
             what=f"pods bound and ended; waiting still: {auditor.waiting()[:5]}",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -34,10 +35,12 @@ ENOUGH = 5000
 class Steps:
     """Binds of one leader, each kept at another step: around the ConfigMap and the Binding."""
 
-    def __init__(self, leader: Replica) -> None:
+    def __init__(self, leader: Replica, more: Callable[[], None] = lambda: None) -> None:
+        """`more` lets pods come that are to be bound, when the traps are there."""
         self._traps: list[Trap] = [
             leader.api.keep(step, where) for step in (config_map, binding) for where in Where
         ]
+        more()
         for trap in self._traps:
             trap.wait()
 
@@ -188,8 +191,7 @@ def test_binding_goes_on_after_a_restart_of(
     site: Site, measures: Measures, part: Restartable
 ) -> None:
     with site.load.nothing_ends() as more:
-        more()
-        steps = Steps(site.leader())
+        steps = Steps(site.leader(), more)
         killed = time.monotonic()
         site.cluster.restart(part)
         more()
@@ -241,7 +243,11 @@ def test_two_schedulers_at_once_bind_each_pod_once(site: Site) -> None:
     with site.second_scheduler() as url:
         site.bind_some(150)
         for one in (url, site.cluster.scheduler.url):
-            assert scheduled_by(one, ca_file=site.cluster.ca_file) >= 20
+            until(
+                lambda one=one: scheduled_by(one, ca_file=site.cluster.ca_file) >= 20,  # type: ignore[misc]
+                timeout=60,
+                what=f"pods placed by {one}",
+            )
 
 
 @pytest.mark.timeout(900)  # where the machine has much else to do

@@ -56,6 +56,7 @@ def test_its_gpus_are_given_to_nobody_else(apart: Site, measures: Measures, tmp_
     site, api = apart, apart.cluster.api
     leader, epoch = site.leader(), site.epoch()
     with Holdup(site.cluster, tmp_path / "holdup", node=APART) as holdup:
+        holdup.in_force()
         api.create(PODS, asking("early"))
         holdup.wait()
         frozen = time.monotonic()
