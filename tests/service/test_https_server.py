@@ -86,11 +86,11 @@ def test_peers_that_stall_in_the_handshake_hold_up_nobody(mounted: Mounted, ca: 
         took = time.monotonic() - started
 
         assert response.status == 200
-        assert took < 1.0
+        assert took < HANDSHAKE_TIMEOUT / 2
         # Each is closed when its own time is over, and none waits for another.
         for peer in peers:
             assert peer.recv(1) == b""
-        assert time.monotonic() - started < HANDSHAKE_TIMEOUT + 3
+        assert time.monotonic() - started < 2 * HANDSHAKE_TIMEOUT
 
 
 def test_with_too_many_connections_the_one_that_waits_longest_is_closed(
@@ -199,7 +199,7 @@ def test_after_sigterm_requests_are_served_and_connections_closed(
     mounted: Mounted, ca: KeyPair
 ) -> None:
     with (
-        echo(mounted, drain=3.0) as process,
+        echo(mounted, drain=8.0) as process,
         urllib3.PoolManager(ssl_context=client_context(ca.certificate), retries=False) as pool,
     ):
         url = f"https://127.0.0.1:{process.port()}/"

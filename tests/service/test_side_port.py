@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import urllib3
 from prometheus_client import Counter
 
+from localcluster.waiting import until
 from service.metrics import new_registry
 from service.side_port import CONNECTIONS, SidePort
 
@@ -80,7 +81,11 @@ def test_probes_are_answered_among_peers_that_hold_connections() -> None:
             ]
             assert get(port, "/readyz") == (200, "ok\n")
             assert peers[0].recv(1) == b""
-            # The newest threads, the server's own, and those that are just ending.
-            assert threading.active_count() - before < 2 * CONNECTIONS
+            # The newest threads and the server's own, when the others have come to their end.
+            until(
+                lambda: threading.active_count() - before < 2 * CONNECTIONS,
+                timeout=20,
+                what="the end of the threads of closed connections",
+            )
     finally:
         side.stop()

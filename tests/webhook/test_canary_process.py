@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from certs.authority import KeyPair
+from localcluster.waiting import until
 from tests.certs.making import Mounted, authority, server
 from tests.fakes.api_server import Answer, FakeApiServer, Fault, Reply, Request, Stream, refusal
 from tests.service.calling import client_context, post
@@ -59,6 +60,8 @@ def webhook(mounted: Mounted, api_server: str) -> Iterator[Process]:
         *(f"--tls-dir={mounted.folder}", "--drain=0", f"--canary-interval={INTERVAL}"),
         f"--kubeconfig={kubeconfig(mounted.folder, api_server)}",
     ) as process:
+        # The canary may begin before the RuntimeClasses are listed.
+        until(lambda: side(process, "/readyz")[0] == 200, timeout=60, what="the webhook ready")
         yield process
 
 

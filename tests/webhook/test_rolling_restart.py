@@ -31,8 +31,8 @@ REQUEST = (
 #: Callers with a connection each, and admissions that each must have got before and after a step.
 CALLERS = 6
 ENOUGH = 30
-#: Seconds.
-DRAIN = "2"
+#: Seconds; for draining as long as is the default.
+DRAIN = "5"
 PATIENCE = 60.0
 
 
