@@ -105,7 +105,7 @@ class Replica:
     def kill(self) -> None:
         """End it with no chance to say anything; returns when it is gone."""
         self._signal(signal.SIGKILL)
-        until(lambda: not self.running, timeout=10, what=f"the end of {self.name}")
+        until(lambda: not self.running, timeout=30, what=f"the end of {self.name}")
 
     def freeze(self) -> None:
         """Stop its clockwork: it neither acts nor knows that time goes by."""

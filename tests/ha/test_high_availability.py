@@ -80,7 +80,7 @@ def test_a_leader_killed_at_every_step_of_a_bind(
 
     steps.pass_on()
     if arrives:  # what was still on its way came too late
-        until(lambda: leader.refused >= refused + 2, timeout=10, what="the fence refusing both")
+        until(lambda: leader.refused >= refused + 2, timeout=30, what="the fence refusing both")
 
 
 def test_a_leader_frozen_at_every_step_of_a_bind_wakes_up_too_late(
@@ -95,10 +95,10 @@ def test_a_leader_frozen_at_every_step_of_a_bind_wakes_up_too_late(
     assert measures.note("SIGSTOP of the leader", next_bind(site, frozen, epoch=epoch)) <= LOST
 
     steps.pass_on()
-    until(lambda: leader.refused >= refused + 2, timeout=10, what="the fence refusing both")
+    until(lambda: leader.refused >= refused + 2, timeout=30, what="the fence refusing both")
     leader.thaw()
     # It goes on where it was: with the Binding for the ConfigMap that was made before.
-    until(lambda: leader.refused >= refused + 3, timeout=10, what="the fence refusing its Binding")
+    until(lambda: leader.refused >= refused + 3, timeout=30, what="the fence refusing its Binding")
     assert not leader.serves
 
 
@@ -141,7 +141,7 @@ def test_of_two_leaders_at_once_the_api_server_obeys_the_later(
 
     assert measures.note("a second leader is forced", next_bind(site, forced, epoch=epoch)) <= LOST
 
-    until(lambda: first.refused > refused, timeout=10, what="the fence refusing the first")
+    until(lambda: first.refused > refused, timeout=30, what="the fence refusing the first")
     until(lambda: len(site.front.ready) == 1, timeout=20, what="the first giving up")
     renewals.pass_on()
     assert site.epoch() == epoch + 1
@@ -226,7 +226,7 @@ def test_a_watch_from_before_a_compaction_is_begun_anew(site: Site, measures: Me
         site.bind_some(10, since=killed)
         measures.note("410 on every watch: longest pause", site.longest_pause(killed))
 
-    until(lambda: began_anew(leader) > before, timeout=10, what="a listing after 410")
+    until(lambda: began_anew(leader) > before, timeout=30, what="a listing after 410")
 
 
 @pytest.mark.parametrize("where", Where, ids=["not begun", "done"])

@@ -69,7 +69,7 @@ def written(client: Client, account: ObjectReference) -> Written:
             found[:] = client.get(EVENTS, params=selector)["items"]
             return wish(found)
 
-        until(look, timeout=20, what="the Events")
+        until(look, timeout=60, what="the Events")
         return found
 
     return wait
@@ -153,7 +153,7 @@ def test_an_event_about_a_node_lands_where_kubectl_looks_for_it(
         recorder.event(about, type="Normal", reason="GPUPathHealthy", message="served by us")
         until(
             lambda: "GPUPathHealthy" in control_plane.kubectl("describe", "node", node["name"]),
-            timeout=20,
+            timeout=60,
             what="the Event in kubectl describe node",
         )
     finally:
