@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -44,6 +45,11 @@ class Replica:
     def scheduler(self) -> str:
         """The name of kube-scheduler among the cluster's processes."""
         return f"{self.name}-kube-scheduler"
+
+    @property
+    def side_url(self) -> str:
+        """Where the extender serves /healthz, /readyz and /metrics."""
+        return f"http://{_LOOPBACK}:{self._side_port}"
 
     def start(self) -> None:
         """Start both, or what of them does not run."""
@@ -114,10 +120,22 @@ class Replica:
 
     def serves(self) -> bool:
         """Tell whether the extender is ready: its scheduler leads, the ledger is complete."""
-        return answers(f"http://{_LOOPBACK}:{self._side_port}/readyz")
+        return answers(f"{self.side_url}/readyz")
+
+    def stands_by(self) -> bool:
+        """Tell whether both have come up, so that the pod serves now or could take over."""
+        return answers(f"{self.side_url}/healthz") and _is_listening(self._scheduler_port)
 
     def _runs(self) -> bool:
         return self._processes.alive(self.scheduler) or self._processes.alive(self.extender)
+
+
+def _is_listening(port: int) -> bool:
+    try:
+        socket.create_connection((_LOOPBACK, port), timeout=2.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _signal_group(leader: int | None, number: int) -> None:

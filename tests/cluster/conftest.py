@@ -13,6 +13,7 @@ from localcluster.nvml.install import install
 from localcluster.stack import Stack
 from localcluster.waiting import until
 from tests.cluster.pods import Create, Object, PodWhen, serves_gpus
+from tests.cluster.watching import wait_for_no_pods, wait_for_nodes
 
 NODES = tuple(f"node-{number}" for number in range(5))
 
@@ -32,6 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -
             stack.start_agent(node, root)
         for node in NODES:
             cluster.wait_for(f"/api/v1/nodes/{node}", serves_gpus, timeout=60)
+        wait_for_nodes(stack, len(NODES))
         yield stack
 
 
@@ -65,7 +67,9 @@ def namespace(stack: Stack) -> Iterator[str]:
     stack.cluster.kubectl("delete", "pods", "--all", "-n", name, "--force", "--grace-period=0")
     stack.cluster.kubectl("delete", "namespace", name, "--wait=false")
     pods = f"/api/v1/namespaces/{name}/pods"
-    until(lambda: not api.get(pods)["items"], timeout=30, what=f"no pods in {name}")
+    until(lambda: not api.get(pods)["items"], timeout=60, what=f"no pods in {name}")
+    if stack.cluster.processes.alive("extender"):
+        wait_for_no_pods(stack)
 
 
 @pytest.fixture

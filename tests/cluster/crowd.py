@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-import urllib3
 
 from localcluster.cluster import LocalCluster
 from localcluster.nvml.install import install
 from localcluster.stack import Stack
 from localcluster.waiting import until
 from tests.cluster.pods import Object, gpu_pod, serves_gpus
+from tests.cluster.watching import shown, wait_for_no_pods, wait_for_nodes
 
 NODES = ("left", "right")
 #: GPUs and CPUs of each node.
@@ -70,11 +68,7 @@ class Site:
 
     def count(self, metric: str) -> float:
         """The value of one of the extender's counters; its labels are a part of the name."""
-        with urllib3.PoolManager() as pool:
-            url = f"{self.stack.side_url('extender')}/metrics"
-            text = pool.request("GET", url).data.decode()
-        found = re.search(rf"^gpudetour_extender_{re.escape(metric)} (\S+)$", text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
+        return shown(self.stack.side_url("extender"), metric)
 
     @contextmanager
     def counted(self, metric: str) -> Iterator[None]:
@@ -98,7 +92,8 @@ class Site:
         self.stack.cluster.kubectl(
             *("delete", "pods", "--all", "-n", "default", "--force", "--grace-period=0")
         )
-        until(lambda: not self.api.get(PODS)["items"], timeout=30, what="no pods")
+        until(lambda: not self.api.get(PODS)["items"], timeout=60, what="no pods")
+        wait_for_no_pods(self.stack)
 
     def release(self, name: str) -> None:
         """Let a pod go that is kept by a finalizer."""
@@ -120,5 +115,6 @@ def crowded(folder: Path) -> Iterator[Stack]:
             stack.start_agent(node, folder / node)
         for node in NODES:
             cluster.wait_for(f"/api/v1/nodes/{node}", serves_gpus, timeout=60)
+        wait_for_nodes(stack, len(NODES))
         cluster.wait_for("/api/v1/namespaces/default/serviceaccounts/default", bool)
         yield stack

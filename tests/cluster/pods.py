@@ -60,6 +60,14 @@ def bound(pod: Object) -> bool:
     return bool(pod["spec"].get("nodeName"))
 
 
+def refused_for(words: str) -> Callable[[Object], bool]:
+    """Tells whether the scheduler says these words of why a pod waits.
+
+    Its first ones may be of nodes that it has not heard all of yet.
+    """
+    return lambda pod: words in refused(pod)
+
+
 def refused(pod: Object) -> str:
     """The scheduler's words why a pod waits; empty while it has said nothing."""
     for condition in pod.get("status", {}).get("conditions") or ():

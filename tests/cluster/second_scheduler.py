@@ -14,6 +14,7 @@ from localcluster.secondscheduler import Replica
 from localcluster.stack import EXTENDER, NAMESPACE, Stack
 from localcluster.waiting import until
 from tests.cluster.pods import Object, annotations_of
+from tests.cluster.watching import shown
 
 OURS = "gpudetour-scheduler"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{OURS}"
@@ -74,6 +75,16 @@ def serving(replicas: dict[str, Replica], *, other_than: str = "") -> str:
         return next((name for name in names if replicas[name].serves()), None)
 
     return until(who, timeout=TAKEOVER, what=f"a pod other than {other_than!r} that serves")
+
+
+def wait_for_free(replica: Replica, count: int) -> None:
+    """Wait until the extender that leads counts so many GPUs free on all nodes together."""
+    name = f'devices{{resource="{GPU}",state="free"}}'
+    until(
+        lambda: shown(replica.side_url, name) == count,
+        timeout=TAKEOVER,
+        what=f"{count} free GPUs for the extender",
+    )
 
 
 def lease(stack: Stack) -> Object:

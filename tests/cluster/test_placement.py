@@ -7,7 +7,7 @@ import json
 import pytest
 
 from localcluster.stack import Stack
-from tests.cluster.pods import Create, Object, PodWhen, annotations_of, bound, gpu_pod, refused
+from tests.cluster.pods import Create, Object, PodWhen, annotations_of, bound, gpu_pod, refused_for
 
 pytestmark = pytest.mark.controlplane
 
@@ -71,9 +71,7 @@ def test_forty_pods_get_forty_gpus_and_the_next_moves_in_when_one_leaves(
     assert len({device for (device,) in devices}) == 40
 
     create(gpu_pod("late"))
-    waiting = pod_when("late", lambda pod: refused(pod) != "")
-
-    assert refused(waiting).startswith("0/5 nodes are available: 5 all GPUs in use.")
+    pod_when("late", refused_for("0/5 nodes are available: 5 all GPUs in use."))
 
     stack.cluster.kubectl("delete", "pod", names[7], "-n", namespace, "--wait=false")
 
@@ -83,6 +81,4 @@ def test_forty_pods_get_forty_gpus_and_the_next_moves_in_when_one_leaves(
 def test_a_pod_that_no_node_could_ever_hold_is_told_so(create: Create, pod_when: PodWhen) -> None:
     create(gpu_pod("greedy", gpus=9))
 
-    waiting = pod_when("greedy", lambda pod: refused(pod) != "")
-
-    assert "5 fewer GPUs than asked" in refused(waiting)
+    pod_when("greedy", refused_for("5 fewer GPUs than asked"))

@@ -12,7 +12,7 @@ import pytest
 from localcluster.stack import EXTENDER, NAMESPACE, Stack
 from localcluster.waiting import until
 from tests.cluster.crowd import CPUS, GPUS, NODES, Site, crowded
-from tests.cluster.pods import bound, gpu_pod, plain_pod, refused
+from tests.cluster.pods import bound, gpu_pod, plain_pod, refused, refused_for
 
 pytestmark = pytest.mark.controlplane
 
@@ -38,8 +38,7 @@ def test_kube_scheduler_evicts_nobody_where_nothing_but_gpus_is_short(site: Site
 
     site.create(gpu_pod("important"), "high")
 
-    waiting = site.when("important", lambda pod: refused(pod) != "")
-    assert refused(waiting).startswith("0/2 nodes are available: 2 all GPUs in use. ")
+    waiting = site.when("important", refused_for("0/2 nodes are available: 2 all GPUs in use. "))
     assert refused(waiting).endswith("2 Preemption is not helpful for scheduling.")
     assert site.there() == {*names, "important"}
 

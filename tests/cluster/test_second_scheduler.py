@@ -49,6 +49,7 @@ from tests.cluster.second_scheduler import (
     on,
     serving,
     tell_plugin_path,
+    wait_for_free,
 )
 
 pytestmark = pytest.mark.controlplane
@@ -94,11 +95,16 @@ def pods(stack: Stack) -> dict[str, Replica]:
 
 @pytest.fixture
 def replicas(pods: dict[str, Replica]) -> dict[str, Replica]:
-    """The two, running, whatever the test before made of them; one of them serves."""
+    """The two, running, whatever the test before made of them; one serves, the other could."""
     for replica in pods.values():
         replica.signal(signal.SIGCONT)
         replica.start()
     serving(pods)
+    until(
+        lambda: all(replica.stands_by() for replica in pods.values()),
+        timeout=TAKEOVER,
+        what="both pods up",
+    )
     return pods
 
 
@@ -219,7 +225,7 @@ def test_a_leader_that_was_frozen_can_bind_nothing_when_it_wakes(
     )
 
     assert not replicas[first].serves()
-    assert replicas[second].serves()
+    assert serving(replicas, other_than=first) == second
     create(gpu_pod("next"))
     assert pod_when("next", bound)
 
@@ -334,9 +340,8 @@ def test_a_pod_that_is_stopped_in_order_is_followed_within_seconds(
     assert stack.cluster.processes.alive(replicas[serving(replicas)].scheduler)
 
 
-@pytest.mark.usefixtures("replicas")
 def test_gpus_that_kubelets_plugin_gave_to_pods_of_other_schedulers_are_counted(
-    stack: Stack, namespace: str, create: Create
+    stack: Stack, namespace: str, replicas: dict[str, Replica], create: Create
 ) -> None:
     """Of four GPUs one is a pod's that is older than us, one a pod's of another scheduler."""
     api = stack.cluster.api
@@ -347,16 +352,17 @@ def test_gpus_that_kubelets_plugin_gave_to_pods_of_other_schedulers_are_counted(
     target = {"apiVersion": "v1", "kind": "Node", "name": PLUGIN}
     binding = {"metadata": {"name": "foreign"}, "target": target}
     api.create(f"{pods}/foreign/binding", binding)
+    wait_for_free(replicas[serving(replicas)], 8 + 4 - 2)
     for number in range(3):
         create(on(PLUGIN, gpu_pod(f"ours-{number}")))
 
     def two_bound_and_one_refused() -> bool:
         ours = [api.get(f"{pods}/ours-{number}") for number in range(3)]
-        return sum(map(bound, ours)) == 2 and any(refused(pod) for pod in ours if not bound(pod))
+        told = [refused(pod) for pod in ours if not bound(pod)]
+        return len(told) == 1 and "1 all GPUs in use" in told[0]
 
     until(two_bound_and_one_refused, timeout=30, what="two bound and one told why it waits")
     (last,) = (p for p in api.get(pods)["items"] if not bound(p))
-    assert "1 all GPUs in use" in refused(last)
 
     api.delete(f"{pods}/foreign", grace_seconds=0)
 

@@ -7,7 +7,16 @@ import json
 import pytest
 
 from localcluster.stack import Stack
-from tests.cluster.pods import Create, Object, PodWhen, annotations_of, asking, bound, refused
+from tests.cluster.pods import (
+    Create,
+    Object,
+    PodWhen,
+    annotations_of,
+    asking,
+    bound,
+    refused,
+    refused_for,
+)
 
 pytestmark = pytest.mark.controlplane
 
@@ -123,7 +132,7 @@ def test_a_wish_that_no_node_meets_is_told_as_what_it_is(
 ) -> None:
     create(asking("picky", {GPU: 1}, **wishes))
 
-    assert reason in refused(pod_when("picky", lambda pod: refused(pod) != ""))
+    pod_when("picky", refused_for(reason))
 
 
 def test_wishes_that_are_met_place_the_pod(stack: Stack, create: Create, pod_when: PodWhen) -> None:

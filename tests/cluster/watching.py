@@ -16,6 +16,7 @@ from kube.objects import Pod
 from kube.reflector import Event, Reflector
 from localcluster.cluster import LocalCluster
 from localcluster.stack import Stack
+from localcluster.waiting import until
 
 _ERRORS = re.compile(
     r'^scheduler_schedule_attempts_total\{[^}]*result="error"[^}]*\} (\S+)$', re.MULTILINE
@@ -70,7 +71,7 @@ def binds_of(cluster: LocalCluster, namespace: str) -> Iterator[Binds]:
     thread = threading.Thread(target=reflector.run, args=(stop,))
     thread.start()
     try:
-        assert reflector.synced.wait(10)
+        assert reflector.synced.wait(60)
         yield binds
     finally:
         stop.set()
@@ -86,6 +87,34 @@ def filters(stack: Stack) -> int:
     found = _FILTERS.search(text)
     assert found is not None
     return int(float(found[1]))
+
+
+def shown(side_url: str, name: str) -> float:
+    """Return one of an extender's values; labels are a part of the name. One not there is 0."""
+    with urllib3.PoolManager() as pool:
+        text = pool.request("GET", f"{side_url}/metrics").data.decode()
+    found = re.search(rf"^gpudetour_extender_{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def wait_for_nodes(stack: Stack, count: int) -> None:
+    """Wait until the extender has heard of so many nodes on the annotation path, and no others."""
+
+    def known() -> bool:
+        names = ("nodes", 'path_nodes{path="annotation"}')
+        return all(shown(stack.side_url("extender"), name) == count for name in names)
+
+    until(known, timeout=60, what=f"{count} nodes for the extender")
+
+
+def wait_for_no_pods(stack: Stack) -> None:
+    """Wait until the extender has heard that no GPU pod is left; the next one finds all free."""
+
+    def forgotten() -> bool:
+        names = ("pods", "reservations", "holds")
+        return not any(shown(stack.side_url("extender"), name) for name in names)
+
+    until(forgotten, timeout=60, what="no GPU pods for the extender")
 
 
 def errors(cluster: LocalCluster) -> int:
