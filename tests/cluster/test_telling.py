@@ -20,7 +20,7 @@ from localcluster.stack import Stack
 from localcluster.waiting import until
 from tests.builders import NodeBuilder, node
 from tests.cluster.pods import Object, asking, refused
-from tests.cluster.watching import binds_of
+from tests.cluster.watching import binds_of, wait_for_nodes
 
 pytestmark = pytest.mark.controlplane
 
@@ -121,9 +121,18 @@ def thousand(quiet_stack: Stack) -> Iterator[Stack]:
         for name in names["unclear"]:
             changed = fitting(node(name)).annotation_path()
             api.patch(f"{NODES}/{name}", {"metadata": {"annotations": dict(changed.annotations)}})
+        seen = api.create(f"{PODS}?dryRun=All", wish())
+        until(
+            lambda: (
+                texts(filtered(quiet_stack, seen, names["unclear"])) == {Reason.HOLDER_UNKNOWN.text}
+            ),
+            timeout=60,
+            what="the unclear nodes for the extender",
+        )
         yield quiet_stack
         api.delete(f"{PODS}?labelSelector=holder", grace_seconds=0)
         api.delete(NODES)
+        wait_for_nodes(quiet_stack, 0)
 
 
 def as_created(node: NodeBuilder, state: str) -> Object:
@@ -202,7 +211,7 @@ def test_every_node_that_is_rejected_has_one_reason_and_permanent_ones_are_unres
 ) -> None:
     names = [f"{state}-{i}" for state, (_, count, _) in STATES.items() for i in range(count)]
 
-    answer = filtered(thousand, waiting_pod, names)
+    answer = filtered(thousand, thousand.cluster.api.get(f"{PODS}/{waiting_pod}"), names)
 
     busy = answer.get("FailedNodes", {})
     unresolvable = answer.get("FailedAndUnresolvableNodes", {})
@@ -217,9 +226,15 @@ def test_every_node_that_is_rejected_has_one_reason_and_permanent_ones_are_unres
     assert permanent <= unresolvable.keys()
 
 
-def filtered(stack: Stack, pod: str, names: list[str]) -> Any:
+def texts(answer: Any) -> set[str]:
+    """What filter says of the nodes that it rejects."""
+    kinds = ("FailedNodes", "FailedAndUnresolvableNodes")
+    return {text for kind in kinds for text in (answer.get(kind) or {}).values()}
+
+
+def filtered(stack: Stack, pod: Object, names: list[str]) -> Any:
     """Return what filter answers, asked as kube-scheduler asks."""
-    args = {"Pod": stack.cluster.api.get(f"{PODS}/{pod}"), "NodeNames": names}
+    args = {"Pod": pod, "NodeNames": names}
     client = stack.certificates / "scheduler-client"
     with urllib3.PoolManager(
         ca_certs=str(client / "ca.crt"),
