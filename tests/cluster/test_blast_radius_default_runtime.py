@@ -47,6 +47,13 @@ def closing(quiet_stack: Stack, helm: None) -> Iterator[Stack]:
     for name, handler in RUNTIMES.items():
         api.create(CLASSES, {"metadata": {"name": name}, "handler": handler})
     wait_until_closed(quiet_stack)
+    # Of a RuntimeClass that it has not heard of, the webhook thinks that it may be NVIDIA's.
+    left_alone = with_runtime("sandboxed")
+    until(
+        lambda: env_of(try_to_create(quiet_stack, left_alone)) == [],
+        timeout=60,
+        what="the RuntimeClasses for the webhook",
+    )
     yield quiet_stack
     api.patch(OURS, [{"op": "replace", "path": "/webhooks", "value": before}], kind="json")
     api.delete(f"/api/v1/namespaces/{WATCHING}")

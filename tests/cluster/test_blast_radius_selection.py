@@ -116,7 +116,9 @@ def outcome(stack: Stack, pod: Object) -> str:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(pod=pods())
 def test_no_pod_that_counts_is_stored_unseen_and_no_other_is_sent(
