@@ -11,6 +11,7 @@ from kube.objects import Pod
 from kube.wire import convert
 from localcluster.api import ApiError
 from localcluster.stack import Stack
+from localcluster.waiting import until
 from tests.cluster.pods import Create, Object, PodWhen, bound, gpu_pod
 
 pytestmark = pytest.mark.controlplane
@@ -25,15 +26,37 @@ Used = Callable[[str, str], None]
 
 @pytest.fixture
 def limit(stack: Stack, namespace: str) -> Limit:
-    """Limits what all pods of the test's namespace may ask for of one resource."""
+    """Limits what all pods of the test's namespace may ask for of one resource; returns when the
+    API server keeps to it.
+    """
 
     def set_limit(resource: str, amount: str) -> None:
         quota = {"metadata": {"name": "team"}, "spec": {"hard": {f"requests.{resource}": amount}}}
         path = f"/api/v1/namespaces/{namespace}/resourcequotas"
         stack.cluster.api.create(path, quota)
         stack.cluster.wait_for(f"{path}/team", lambda found: "used" in found.get("status", {}))
+        # Admission hears of the quota, and of what is counted for it, later than those who read it.
+        until(
+            lambda: "exceeded quota: team" in refusal_of(stack, namespace, asking(resource, 99)),
+            timeout=30,
+            what="the quota in force",
+        )
 
     return set_limit
+
+
+def asking(resource: str, amount: int) -> Object:
+    """A pod that asks for so much of a resource; of shares, GiB."""
+    return share_pod("trial", f"{amount}Gi") if resource == SHARE else gpu_pod("trial", gpus=amount)
+
+
+def refusal_of(stack: Stack, namespace: str, pod: Object) -> str:
+    """Why the API server would not store a pod; empty where it would."""
+    try:
+        stack.cluster.api.create(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", pod)
+    except ApiError as error:
+        return str(error)
+    return ""
 
 
 @pytest.fixture
@@ -175,6 +198,11 @@ def test_what_a_pod_used_is_free_again_when_it_has_ended(
     stack.cluster.api.patch(path, {"status": {"phase": "Succeeded"}})
 
     used(resource, "0")
+    until(
+        lambda: not refusal_of(stack, namespace, pod),
+        timeout=30,
+        what="room in the quota for admission",
+    )
     create(pod)
     assert pod_when("next", bound)
 
