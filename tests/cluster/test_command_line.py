@@ -205,6 +205,12 @@ def test_who_may_see_pods_of_a_namespace_sees_what_they_hold(
     del holder
     kubectl = stack.cluster.kubectl
     kubectl("create", "rolebinding", "see", "--clusterrole=view", "--user=dev", "-n", namespace)
+    may = ("auth", "can-i", "list", "pods", "--as=dev", "-n", namespace)
+    until(
+        lambda: kubectl(*may, check=False).strip() == "yes",
+        timeout=_PATIENCE,
+        what="the right to see pods",
+    )
 
     done = shell.run("pods", "-n", namespace, env=shell.as_user("dev"))
 

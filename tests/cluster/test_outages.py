@@ -76,7 +76,7 @@ def test_new_certificates_are_served_without_a_restart(
 
 def await_other_than(old: str, url: str) -> None:
     """Wait until a server shows another certificate."""
-    until(lambda: fingerprint(url) != old, timeout=10, what=f"another certificate at {url}")
+    until(lambda: fingerprint(url) != old, timeout=60, what=f"another certificate at {url}")
 
 
 def fingerprint(url: str) -> str:

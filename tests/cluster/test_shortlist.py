@@ -45,4 +45,5 @@ def test_the_scheduler_asks_for_scores_and_the_pod_is_bound(
     create(gpu_pod("scored"))
 
     assert pod_when("scored", bound)
-    assert prioritized(stack) == before + 1
+    # More than once where a bind was tried again.
+    assert prioritized(stack) > before
