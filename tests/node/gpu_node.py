@@ -31,6 +31,7 @@ _IMAGE = "gpudetour.local/cuda:1"
 _OURS = {"gpudetour.io/gpu": "true"}
 _EXTENDER = "system:serviceaccount:gpudetour-system:gpudetour-extender"
 _ACCOUNT = "/api/v1/namespaces/gpudetour-system/serviceaccounts/gpudetour-extender"
+_CONDITION = "GPUPathHealthy"
 
 
 class GpuNode:
@@ -124,6 +125,15 @@ class GpuNode:
         """When kubelet last wrote its checkpoint, which it does for every list of a plugin."""
         return (self.plugins / CHECKPOINT).stat().st_mtime_ns
 
+    def listed_since(self, written: int) -> None:
+        """Wait until kubelet has taken a list of two GPUs since it wrote its checkpoint so."""
+        until(
+            lambda: self.checkpoint_written() != written,
+            timeout=PATIENCE,
+            what="another list of a plugin",
+        )
+        self.gives_out(2)
+
     def label(self, labels: Mapping[str, str | None]) -> None:
         self.cluster.api.patch(_NODE, {"metadata": {"labels": dict(labels)}})
 
@@ -210,6 +220,9 @@ class GpuNode:
         names = [name for name in annotations_of(node) if "gpudetour.io/" in name]
         metadata = {"labels": {"gpudetour.io/path": None}, "annotations": dict.fromkeys(names)}
         self.cluster.api.patch(_NODE, {"metadata": metadata})
+        # Else the next agent would tell no change where it finds the same cause.
+        told = {"status": {"conditions": [{"type": _CONDITION, "$patch": "delete"}]}}
+        self.cluster.api.patch(f"{_NODE}/status", told, kind="strategic")
         if served := [name for name in node["status"]["capacity"] if name.startswith(_VENDOR)]:
             absent = dict.fromkeys(served)
             gone = {"status": {"capacity": absent, "allocatable": absent}}
@@ -258,7 +271,7 @@ def holders(node: Object) -> dict[str, str]:
 
 
 def condition(node: Object) -> Object:
-    found = (c for c in node["status"]["conditions"] if c["type"] == "GPUPathHealthy")
+    found = (c for c in node["status"]["conditions"] if c["type"] == _CONDITION)
     return next(found, {})
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from localcluster.foreignplugin import Foreign
-from tests.node.gpu_node import GPU, NODE, GpuNode, Object, annotations_of, condition, containers
+from localcluster.waiting import until
+from tests.node.gpu_node import (
+    GPU,
+    NODE,
+    PATIENCE,
+    GpuNode,
+    Object,
+    annotations_of,
+    condition,
+    containers,
+)
 from tests.node.transitions import PROMISED
 
 pytestmark = pytest.mark.node
@@ -94,7 +104,9 @@ def test_it_leaves_the_node_to_dra_once_no_pod_needs_it_and_comes_back(gpu_node:
     assert "gpu.nvidia.com" in annotations_of(node)["gpudetour.io/path-reason"]
     assert condition(node)["status"] == "True"
     gpu_node.offers(0)
-    assert not list(gpu_node.plugins.glob("gpudetour-*"))
+    # Its streams end first.
+    ours = gpu_node.plugins
+    until(lambda: not list(ours.glob("gpudetour-*")), timeout=PATIENCE, what="no socket of ours")
 
     gpu_node.cluster.api.delete(f"{_SLICES}/{NODE}-gpus")
     gpu_node.path_is("plugin", "OwnDevicePlugin")

@@ -37,6 +37,8 @@ class Site:
 
     def run(self, name: str) -> None:
         """Create a pod that has to survive all that follows."""
+        # Node status may tell of the plugin before this one still.
+        self.node.gives_out(2)
         self.node.create_pod(name)
         self._pods[name] = containers(self.node.running(name))
         self._held = held_by(self.node)
