@@ -22,6 +22,7 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
 _BINDINGS = f"{_POLICIES.removesuffix('policies')}policybindings"
 _CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpudetour"
+_REFUSED = frozenset({"gpudetour_extender_bind_refused_total"})
 _PATIENCE = 90.0
 
 
@@ -41,6 +42,7 @@ class States:
         self._create(gpu_pod("runs"))
         self._until_pod("runs", bound)
         self._until("webhook", 'canary_last_result{result="admitted"} 1.0', "the canary admitted")
+        self._until("extender", "extender_waiting_pods 0.0", "no pod that waits")
         self._record(GOOD)
         for alert, state in (
             ("GPUDetourGPUUnhealthy", self._lost_gpus),
@@ -61,14 +63,19 @@ class States:
         return self.seen
 
     def _record(self, name: str) -> None:
-        """Take two scrapes, the second when every agent that lives has looked again."""
+        """Take two scrapes, the second when every agent that lives has looked again.
+
+        Where it is refusals that are told, another one lies between the two.
+        """
         silent = name == "GPUDetourLedgerStale"
+        counted = _REFUSED if name == "GPUDetourBindsRefused" else frozenset()
         skip = {API_SERVER} if silent else set()
         first = self._scrape(skip)
 
         def later() -> Scrape | None:
             second = self._scrape(skip)
-            return second if second.at - first.at > 2 else None
+            grown = not counted or _sum(second, counted) > _sum(first, counted)
+            return second if grown and second.at - first.at > 2 else None
 
         second = until(later, timeout=_PATIENCE, what="a second scrape", interval=0.5)
         growing = frozenset({"gpudetour_extender_ledger_age_seconds"} if silent else ())
@@ -225,11 +232,15 @@ class States:
         self._site.stack.cluster.wait_for(f"{PODS}/{name}", when, timeout=_PATIENCE)
 
     def _until(self, target: str, line: str, what: str, *, absent: bool = False) -> None:
-        until(
-            lambda: (line in (self._site.scrape(target) or "")) is not absent,
-            timeout=_PATIENCE,
-            what=what or f"{target} without {line}",
-        )
+        def told() -> bool:
+            text = self._site.scrape(target)
+            return text is not None and (line in text) is not absent
+
+        until(told, timeout=_PATIENCE, what=what or f"{target} without {line}")
+
+
+def _sum(scrape: Scrape, names: frozenset[str]) -> float:
+    return sum(scrape.series(names).values())
 
 
 def _ends_within(text: str, *, days: float) -> bool:
