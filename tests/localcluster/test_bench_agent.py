@@ -90,13 +90,14 @@ def test_what_is_told_names_goals_and_the_cost_of_the_client(
 @pytest.mark.controlplane
 @pytest.mark.usefixtures("control_plane_parts")
 def test_a_short_run_without_a_kubelet_measures_everything(tmp_path: Path) -> None:
-    plan = AgentPlan(starts=2, losses=1, quiet=12.0)
+    # Leases are renewed every 11 s at the latest, and a busy machine may take its time for it.
+    plan = AgentPlan(starts=2, losses=1, quiet=18.0)
 
     seen = measure_agent(plan, real_node=False, progress=SilentProgress())
 
     assert len(seen.starts) == 2
     assert all(0.1 < took < 60 for took in seen.starts)
-    assert seen.quiet.seconds >= 12
+    assert seen.quiet.seconds >= 18
     assert seen.quiet.writes.keys() == {"leases"}
     assert 0 < seen.quiet.cpu < seen.quiet.seconds
     assert [len(times) for times in seen.losses.values()] == [1] * 4

@@ -16,6 +16,7 @@ from localcluster.parts.installed import find
 from localcluster.processes import ENCLOSURE
 from localcluster.settings import default_settings
 from tests.localcluster.footprint import footprint, processes_of
+from tests.localcluster.test_real_node import logged
 from tests.localcluster.test_real_node_leaves_nothing import run_a_pod
 
 pytestmark = [pytest.mark.node, pytest.mark.usefixtures("machine_alone")]
@@ -39,7 +40,7 @@ def test_the_machine_shows_nothing_of_it(parent: Path) -> None:
         during = footprint(parent)
         pod = cluster.api.get("/api/v1/namespaces/default/pods/tracer")
         endpoints = cluster.api.get("/api/v1/namespaces/default/endpoints/kubernetes")
-        logged = cluster.kubectl("logs", "tracer")
+        lines = logged(cluster, "tracer")
 
     assert (during.interfaces, during.mounts) == (before.interfaces, before.mounts)
     assert during.fixed_paths == before.fixed_paths
@@ -50,7 +51,7 @@ def test_the_machine_shows_nothing_of_it(parent: Path) -> None:
     # Pods have an address of their own and find the API server by its Service.
     assert pod["status"]["podIP"].startswith("10.244.0.")
     assert endpoints["subsets"][0]["addresses"] == [{"ip": "192.0.2.1"}]
-    assert "KUBERNETES_SERVICE_HOST=10.96.0.1\n" in logged
+    assert "KUBERNETES_SERVICE_HOST=10.96.0.1" in lines
 
 
 def test_nothing_is_left_when_its_processes_were_killed(parent: Path) -> None:

@@ -17,6 +17,7 @@ from localcluster.processtable import parse_stat, process
 from localcluster.waiting import until
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 1; done"
+DIES_WHEN_TOLD = "while [ ! -e {} ]; do sleep 0.01; done; echo no such flag; exit 3"
 PARENT_OF_TWO = "sleep 300 & setsid -f sleep 0; sleep 300 & echo $! > {}; wait"
 
 
@@ -47,7 +48,7 @@ def test_a_process_runs_with_the_given_environment_and_its_output_is_kept(
 ) -> None:
     processes.start("teller", ["sh", "-c", "echo $COLOUR; exec sleep 300"], env={"COLOUR": "blue"})
 
-    until(lambda: processes.tail("teller") == "blue", timeout=5, what="output")
+    until(lambda: processes.tail("teller") == "blue", timeout=30, what="output")
     assert processes.alive("teller")
     assert processes.names() == ["teller"]
 
@@ -61,7 +62,7 @@ def test_a_process_leads_a_session_of_its_own(processes: Processes) -> None:
 def test_stopping_ends_the_children_too(processes: Processes, tmp_path: Path) -> None:
     note = tmp_path / "child"
     leader = processes.start("family", ["sh", "-c", PARENT_OF_TWO.format(note)])
-    child = int(until(lambda: content(note), timeout=5, what="child"))
+    child = int(until(lambda: content(note), timeout=30, what="child"))
 
     processes.stop("family")
 
@@ -75,9 +76,9 @@ def test_children_are_ended_even_when_their_parent_has_died(
 ) -> None:
     note = tmp_path / "child"
     leader = processes.start("family", ["sh", "-c", PARENT_OF_TWO.format(note)])
-    child = int(until(lambda: content(note), timeout=5, what="child"))
+    child = int(until(lambda: content(note), timeout=30, what="child"))
     os.kill(leader, signal.SIGKILL)
-    until(lambda: not processes.alive("family"), timeout=5, what="end of the parent")
+    until(lambda: not processes.alive("family"), timeout=30, what="end of the parent")
 
     processes.stop("family")
 
@@ -86,7 +87,7 @@ def test_children_are_ended_even_when_their_parent_has_died(
 
 def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(processes: Processes) -> None:
     pid = processes.start("stubborn", ["sh", "-c", STUBBORN], grace=0.3)
-    until(lambda: processes.tail("stubborn") == "ready", timeout=5, what="trap")
+    until(lambda: processes.tail("stubborn") == "ready", timeout=30, what="trap")
     started = time.monotonic()
 
     processes.stop("stubborn")
@@ -142,16 +143,22 @@ def test_another_process_with_the_same_number_is_left_alone(tmp_path: Path) -> N
         stranger.kill()
 
 
-def test_a_death_is_told_with_the_last_lines(processes: Processes) -> None:
-    processes.start("failing", ["sh", "-c", "sleep 0.1; echo no such flag; exit 3"])
+def test_a_death_is_told_with_the_last_lines(processes: Processes, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    processes.start("failing", ["sh", "-c", DIES_WHEN_TOLD.format(told)])
+
+    told.touch()
 
     with pytest.raises(ProcessDied, match=r"(?s)failing ended with status 3.*no such flag"):
-        until(lambda: processes.check("failing"), timeout=5, what="its death")
+        until(lambda: processes.check("failing"), timeout=30, what="its death")
 
 
-def test_waiting_for_a_process_that_dies_ends_at_once(processes: Processes) -> None:
+def test_waiting_for_a_process_that_dies_ends_at_once(processes: Processes, tmp_path: Path) -> None:
+    told = tmp_path / "told"
     started = time.monotonic()
-    processes.start("failing", ["sh", "-c", "sleep 0.1; echo no such flag; exit 3"])
+    processes.start("failing", ["sh", "-c", DIES_WHEN_TOLD.format(told)])
+
+    told.touch()
 
     with pytest.raises(ProcessDied, match="no such flag"):
         processes.wait_ready("failing", lambda: False, timeout=60)

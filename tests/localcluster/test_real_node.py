@@ -9,6 +9,7 @@ import pytest
 from localcluster.api import Object
 from localcluster.cluster import LocalCluster
 from localcluster.image.make import BOX_IMAGE, CUDA_IMAGE
+from localcluster.waiting import until
 
 pytestmark = pytest.mark.node
 
@@ -36,6 +37,16 @@ def in_phase(cluster: LocalCluster, name: str, phase: str) -> Object:
     )
 
 
+def logged(cluster: LocalCluster, name: str) -> list[str]:
+    """The lines in which a container told its environment, sorted; it runs before it has."""
+
+    def told() -> list[str]:
+        lines = cluster.kubectl("logs", name).splitlines()
+        return lines if any(line.startswith("PATH=") for line in lines) else []
+
+    return until(told, timeout=60, what=f"the environment of {name}")
+
+
 @pytest.fixture
 def cluster(real_node: LocalCluster) -> Iterator[LocalCluster]:
     yield real_node
@@ -53,23 +64,23 @@ def test_logs_and_exec_show_the_containers_environment(cluster: LocalCluster) ->
     cluster.apply([pod("env")])
     in_phase(cluster, "env", "Running")
 
-    logged = cluster.kubectl("logs", "env").splitlines()
+    lines = logged(cluster, "env")
     executed = cluster.kubectl("exec", "env", "--", "box", "env").splitlines()
 
-    assert "COLOUR=blue" in logged
-    assert not [line for line in logged if line.startswith("NVIDIA")]
-    assert logged == sorted(logged)
-    assert executed == logged
+    assert "COLOUR=blue" in lines
+    assert not [line for line in lines if line.startswith("NVIDIA")]
+    assert lines == sorted(lines)
+    assert executed == lines
 
 
 def test_the_cuda_image_asks_for_all_gpus_as_nvidias_images_do(cluster: LocalCluster) -> None:
     cluster.apply([pod("cuda", image=CUDA_IMAGE)])
     in_phase(cluster, "cuda", "Running")
 
-    logged = cluster.kubectl("logs", "cuda").splitlines()
+    lines = logged(cluster, "cuda")
 
-    assert "NVIDIA_VISIBLE_DEVICES=all" in logged
-    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in logged
+    assert "NVIDIA_VISIBLE_DEVICES=all" in lines
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in lines
 
 
 def test_containers_end_as_their_program_does(cluster: LocalCluster) -> None:
