@@ -62,11 +62,14 @@ def test_people_see_what_each_gpu_does_and_who_holds_it(site: Site) -> None:
     pod = site.place()["metadata"]["name"]
     asked = ["gpus", "-o", "json", f"--kubeconfig={site.cluster.admin_kubeconfig}"]
 
-    def seen() -> Result:
-        return CliRunner().invoke(main, asked)
+    def seen() -> Result | None:
+        """What is told once every GPU has figures and the agent has told who holds which."""
+        said = CliRunner().invoke(main, asked)
+        if said.exit_code != 0 or "null" in said.stdout:
+            return None
+        return said if any(gpu["holders"] for gpu in json.loads(said.stdout)) else None
 
-    until(lambda: "null" not in seen().stdout, timeout=PATIENCE, what="figures of every GPU")
-    told = seen()
+    told = until(seen, timeout=PATIENCE, what="figures of every GPU, and a holder")
     (held,) = (gpu for gpu in json.loads(told.stdout) if gpu["holders"])
     assert held["holders"] == [{"pod": f"default/{pod}", "share_bytes": 0}]
     assert held["device"] in site.devices(pod)
