@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -85,8 +86,9 @@ class FakeKubelet:
         """Empty the folder of sockets, as kubelet does at its start, then serve."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.iterdir():
-            if stat.S_ISSOCK(path.stat().st_mode):
-                path.unlink()
+            with suppress(FileNotFoundError):  # plugins make and remove theirs meanwhile
+                if stat.S_ISSOCK(path.stat().st_mode):
+                    path.unlink()
         self.clients = {}
         resources = self.root / "pod-resources"
         resources.mkdir(parents=True, exist_ok=True)

@@ -29,17 +29,20 @@ class Watched:
     def __init__(self, client: Client, node: str, *, pause: float) -> None:
         self._changed = threading.Condition()
         self.changes = 0
+        #: What it said when it last told of a change.
+        self._told = ""
         self.dra = DraWatch(client, node, on_change=self._on_change, pause=pause)
 
     def _on_change(self) -> None:
         with self._changed:
             self.changes += 1
+            self._told = self.dra.served()
             self._changed.notify_all()
 
     def until(self, holds: Callable[[str], bool]) -> str:
         with self._changed:
-            assert self._changed.wait_for(lambda: holds(self.dra.served()), 20), self.dra.served()
-            return self.dra.served()
+            assert self._changed.wait_for(lambda: holds(self._told), 20), self.dra.served()
+            return self._told
 
 
 @contextmanager
@@ -58,6 +61,12 @@ def watching(client: Client, node: str = "n1", *, pause: float = 300) -> Iterato
 
 def _known(watched: Watched) -> None:
     until(watched.dra.known, timeout=20, what="an answer about DRA")
+
+
+def _follows(watched: Watched) -> None:
+    """Wait until it has told, once, that it follows DRA's objects; it may be known before."""
+    _known(watched)
+    until(lambda: watched.changes, timeout=20, what="the first change")
 
 
 @contextmanager
@@ -152,6 +161,15 @@ def agents_client(cluster: LocalCluster) -> Iterator[Client]:
     account = ("gpudetour-system", "default")
     cluster.wait_for("/api/v1/namespaces/gpudetour-system/serviceaccounts/default", bool)
     kubeconfig: Path = cluster.service_account_kubeconfig(*account, node="n1")
+    kinds = ("deviceclasses", "resourceslices")
+
+    def may_list() -> bool:
+        asked = (("auth", "can-i", "list", f"{kind}.resource.k8s.io") for kind in kinds)
+        option = f"--kubeconfig={kubeconfig}"
+        return all(cluster.kubectl(*a, option, check=False).startswith("yes") for a in asked)
+
+    # The API server goes by the roles that it has seen.
+    until(may_list, timeout=60, what="the agent's rights")
     client = Client(connect(str(kubeconfig)))
     yield client
     client.close()
@@ -174,7 +192,7 @@ def test_slices_of_nvidias_driver_for_this_node_are_what_matters(
     cluster: LocalCluster, agents_client: Client
 ) -> None:
     with watching(agents_client) as watched:
-        _known(watched)
+        _follows(watched)
         for node, driver in (("n2", "gpu.nvidia.com"), ("n1", "compute-domain.nvidia.com")):
             cluster.api.create(SLICES, _slice(node, driver))
         cluster.api.create(SLICES, _slice("n1", "gpu.nvidia.com"))
@@ -192,7 +210,7 @@ def test_a_device_class_that_stands_for_gpus_matters_on_every_node(
     cluster: LocalCluster, agents_client: Client
 ) -> None:
     with watching(agents_client) as watched:
-        _known(watched)
+        _follows(watched)
         name, before = f"{CLASSES}/gpu.nvidia.com", watched.changes
         cluster.api.create(CLASSES, {"metadata": {"name": "gpu.nvidia.com"}, "spec": {}})
         admin = Client(connect(str(cluster.admin_kubeconfig)))

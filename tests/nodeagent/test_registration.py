@@ -48,9 +48,15 @@ def test_a_restarted_kubelet_gets_it_back(kubelet: FakeKubelet, serving: PluginS
         _serves_again(kubelet, serving)
 
 
+def _wiped(folder: Path) -> bool:
+    """Remove a folder where the plugin may make its socket meanwhile; tell whether it is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
+
+
 def test_the_folder_wiped_and_made_anew(kubelet: FakeKubelet, serving: PluginSet) -> None:
     kubelet.stop()
-    shutil.rmtree(kubelet.folder)
+    _eventually(lambda: _wiped(kubelet.folder))
     _eventually(lambda: serving.status().own is OwnPlugin.STARTING)
     kubelet.start()
     _serves_again(kubelet, serving)
@@ -113,7 +119,8 @@ def test_a_refusal_is_told_and_lasts_until_kubelet_restarts(kubelet: FakeKubelet
         assert plugins.status().own is OwnPlugin.REFUSED
         kubelet.refuse = lambda _request: None
         kubelet.restart()
-        assert plugins.status().own is OwnPlugin.IDLE
+        # Its socket goes before it has noted so.
+        _eventually(lambda: plugins.status().own is OwnPlugin.IDLE)
         plugins.serve(offered(node(2)))
         _serves_again(kubelet, plugins)
 

@@ -186,6 +186,7 @@ def test_the_reader_goes_on_until_the_driver_comes_and_says_what_is_wrong() -> N
     source = _Source()
     with _reading(source) as (reader, changed):
         assert reader.latest() == Reading(error="no driver; wait")
+        assert changed.wait(10)
         changed.clear()
         source.answer = node(1)
         reader.wake()
