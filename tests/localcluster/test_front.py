@@ -83,15 +83,14 @@ def fronted(*ready: bool) -> Iterator[tuple[Front, list[Replica]]]:
         replicas = [Replica(name, ready=one) for name, one in zip("abc", ready, strict=False)]
         for replica in replicas:
             stack.callback(replica.die)
-        yield (
-            stack.enter_context(Front([r.endpoint for r in replicas], period=0.05)),
-            replicas,
-        )
+        # It is also how long a replica may take to answer, which one missed probe costs its place.
+        front = Front([replica.endpoint for replica in replicas], period=1.0)
+        yield stack.enter_context(front), replicas
 
 
 def until_ready(front: Front, *replicas: Replica) -> None:
     wanted = tuple(replica.endpoint for replica in replicas)
-    until(lambda: front.ready == wanted, timeout=10, what=f"{len(wanted)} replicas ready")
+    until(lambda: front.ready == wanted, timeout=30, what=f"{len(wanted)} replicas ready")
 
 
 def connect(front: Front) -> socket.socket:
