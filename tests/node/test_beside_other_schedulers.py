@@ -38,6 +38,7 @@ def node(machine_alone: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         until(replica.serves, timeout=60, what="our scheduler")
         node = GpuNode(cluster, stack, tmp_path_factory.mktemp("driver"))
         with Foreign(node.plugins, sorted(node.uuids)):
+            node.gives_out(2)
             node.start_agent()
             node.path_is("plugin", "OtherDevicePlugin")
             node.offers(2)

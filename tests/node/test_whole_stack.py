@@ -156,6 +156,7 @@ def test_by_our_plugin_a_container_has_the_gpu_that_kubelet_chose(node: GpuNode)
 
 def test_the_variable_of_another_plugin_arrives_untouched(node: GpuNode) -> None:
     with Foreign(node.plugins, sorted(node.uuids)):
+        node.gives_out(2)
         node.start_agent()
         node.path_is("plugin", "OtherDevicePlugin")
         node.offers(2)

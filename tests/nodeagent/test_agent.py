@@ -246,6 +246,8 @@ def test_it_stands_aside_for_dra_and_takes_over_when_that_is_gone(agent: Running
 def test_containers_of_ours_can_start_again_while_another_plugin_serves(agent: Running) -> None:
     held = Held(resource=GPU, device="GPU-0", namespace="ns", pod="p", uid="u")
     with Foreign(agent.kubelet.folder, ["GPU-0", "GPU-1"]), agent.running():
+        # Before that it is nobody's plugin, and ours would serve.
+        agent.kubelet.until(lambda: len(agent.kubelet.healthy(GPU)) == 2)
         agent.show(FRESH)
         agent.until_written(_tells("OtherDevicePlugin"))
         assert not agent.cdi.exists()  # of a node without pods we take no part in
