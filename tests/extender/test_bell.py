@@ -118,6 +118,30 @@ def test_who_waits_no_more_is_forgotten(scene: Scene, after: Callable[[Told], No
     assert not scene.overlooked()
 
 
+def test_a_pod_of_which_the_scheduler_heard_first_is_remembered_until_we_hear_of_it(
+    scene: Scene,
+) -> None:
+    late = pod("late").wants(gpus=1)
+    scene.reject(late)
+    gone(scene)
+    assert not scene.overlooked()
+
+    scene.told.pod(late)
+
+    assert [scene.overlooked() for _ in range(3)] == [True, False, False]
+
+
+def test_a_pod_that_is_never_heard_of_is_forgotten(scene: Scene) -> None:
+    late = pod("late").wants(gpus=1)
+    scene.reject(late)
+    gone(scene)
+    assert not scene.overlooked(after=11)
+
+    scene.told.pod(late)
+
+    assert not scene.overlooked()
+
+
 def test_a_pod_that_fits_does_not_wait(scene: Scene) -> None:
     scene.reject()
     scene.waiting.answered(facts(WAITS), scene.openings, fits=True)
