@@ -115,11 +115,15 @@ def definition(group: str, plural: str, kind: str) -> Object:
 
 
 @pytest.fixture(scope="module")
-def cluster(control_plane: LocalCluster) -> Iterator[LocalCluster]:
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None
+) -> Iterator[LocalCluster]:
+    """A cluster of its own: what other tests leave in theirs is what preflight looks for."""
+    del control_plane_parts
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    control_plane.apply([namespace])
-    yield control_plane
-    control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    with LocalCluster(tmp_path_factory.mktemp("preflight") / "cluster") as cluster:
+        cluster.apply([namespace])
+        yield cluster
 
 
 def test_a_cluster_of_ours_is_ready(cluster: LocalCluster) -> None:
