@@ -30,10 +30,12 @@ class Troubled:
         self.ahead = timedelta(0)
 
     def __call__(self, request: Request) -> Reply:
-        if request.path == "/version" and self.trouble is None:
+        if (trouble := self.trouble) is not None:  # it may end at any moment
+            return trouble
+        if request.path == "/version":
             told = datetime.now(UTC) + self.ahead
             return Answer(headers={"Date": format_datetime(told, usegmt=True)})
-        return self.objects.reply(request) if self.trouble is None else self.trouble
+        return self.objects.reply(request)
 
 
 @contextmanager
