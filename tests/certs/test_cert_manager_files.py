@@ -20,6 +20,7 @@ from certs.authority import KeyPair, Usage
 from certs.names import AUTHORITY_SECRET, NAMESPACE, WEBHOOK_CONFIGURATION, leaves
 from localcluster import shipped
 from localcluster.shipped import MANIFESTS
+from localcluster.waiting import until
 from service.certificates import not_after
 from tests.certs.making import DAY, Mounted
 from tests.fakes.api_server import FakeApiServer
@@ -211,6 +212,7 @@ def test_the_webhook_serves_from_such_a_secret_also_across_a_renewal_of_the_auth
     files.put(manager.issue(spec), trusted=before)
     body = json.dumps(review(pod())).encode()
     with FakeApiServer(listing) as api, webhook(files, api.url) as process:
+        until(lambda: side(process, "/readyz")[0] == 200, timeout=60, what="the webhook ready")
         for trusted in (before, after):
             assert mutates(process.port(), trusted, body)
         shown = not_after(Path(files.cert_file).read_bytes()).timestamp()
