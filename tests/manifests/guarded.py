@@ -172,6 +172,7 @@ def _furnish(cluster: LocalCluster, *, lease: str) -> None:
         metadata = {"name": name, "labels": access.get(name, {})}
         api.create("/api/v1/namespaces", {"metadata": metadata})
         cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
+        cluster.wait_for(f"{config_maps(name)}/kube-root-ca.crt", bool)
         _grant(cluster, "user", role="admin", namespace=name)
     api.create(LEASES, {"metadata": {"name": lease}, "spec": {"leaseTransitions": EPOCH}})
     api.patch(ACCOUNT, {"metadata": {"annotations": {"gpudetour.io/epoch": str(EPOCH)}}})
@@ -246,21 +247,32 @@ def _token(cluster: LocalCluster, account: str, **spec: object) -> str:
 
 
 def _wait_until_in_force(site: Guarded) -> None:
-    """Policies are read a moment after they are stored, and the fence's epoch after that."""
-    last = Request(
-        method="POST",
-        path=pods(CLOSED),
-        body=plain_pod(
-            "probe", hostPID=True, volumes=[{"name": "d", "hostPath": {"path": "/dev"}}]
-        ),
-    )
+    """Rights and policies are read a moment after they are stored, and the fence's epoch after
+    that.
+    """
+    on_host = plain_pod("probe", volumes=[{"name": "d", "hostPath": {"path": "/dev"}}])
+    gpus = gpu_pod("probe")
+    del gpus["metadata"]["labels"]
+    last = {
+        "gpudetour-host-access": Request(method="POST", path=pods(CLOSED), body=on_host),
+        "gpudetour-admitted": Request(method="POST", path=pods(), body=gpus),
+    }
     until(
-        lambda: site.told("cluster-admin", last) == "gpudetour-host-access",
-        timeout=30,
+        lambda: all(site.told("cluster-admin", last[policy]) == policy for policy in last),
+        timeout=60,
         what="the policies in force",
     )
     list_ = Request(method="POST", path=config_maps(), body=device_list())
-    until(lambda: not site.told("extender", list_), timeout=30, what="the fence in force")
+    until(lambda: not site.told("extender", list_), timeout=60, what="the fence in force")
+    granted = (
+        Request(method="POST", path=pods(WARNED), body=plain_pod("probe")),
+        Request(method="PATCH", path=f"{pods()}/none/ephemeralcontainers", body={}),
+    )
+    until(
+        lambda: "RBAC" not in [site.told("user", request) for request in granted],
+        timeout=60,
+        what="the rights that were granted last",
+    )
 
 
 def _hold_a_gpu(site: Guarded) -> None:

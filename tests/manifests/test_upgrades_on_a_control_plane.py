@@ -55,7 +55,7 @@ class Kubelet:
             self.look()
             return predicate()
 
-        until(probe, timeout=30, what=what)
+        until(probe, timeout=90, what=what)
 
     def _pods(self) -> list[Object]:
         selector = f"app.kubernetes.io/name={EXTENDER}"
@@ -80,7 +80,10 @@ def variant(request: pytest.FixtureRequest, control_plane: LocalCluster) -> Iter
         if item["metadata"]["name"] in (NAMESPACE, EXTENDER)
     ]
     (deployment,) = (item for item in objects if item["kind"] == "Deployment")
-    deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": NODE}
+    spec = deployment["spec"]["template"]["spec"]
+    spec["nodeSelector"] = {"kubernetes.io/hostname": NODE}
+    # Nobody keeps the node alive, and on a slow machine it is tainted before all is done.
+    spec["tolerations"] = [{"operator": "Exists"}]
     control_plane.create_bare_nodes([NODE])
     control_plane.apply(objects)
     yield variant
@@ -97,7 +100,7 @@ def variant(request: pytest.FixtureRequest, control_plane: LocalCluster) -> Iter
         deployments = control_plane.api.get(DEPLOYMENT.removesuffix(f"/{EXTENDER}"))["items"]
         return not any(found["metadata"]["name"] == EXTENDER for found in deployments)
 
-    until(none_left, timeout=30, what="no Deployment of the extender")
+    until(none_left, timeout=120, what="no Deployment of the extender")
     control_plane.api.delete(f"/api/v1/nodes/{NODE}")
 
 
