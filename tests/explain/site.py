@@ -14,11 +14,12 @@ from gpus.annotations import GPU_LABEL, GPU_LABEL_VALUE
 from kube.client import Client
 from kube.connection import connect
 from kube.timestamps import micro_time
+from localcluster.api import ApiError
 from localcluster.simulated import NodeTemplate, bare_node
 from localcluster.stack import NAMESPACE, Stack
 from localcluster.waiting import WaitedTooLong, until
 from tests.builders import NodeBuilder, node
-from tests.cluster.pods import Object, bound
+from tests.cluster.pods import Object, bound, gpu_pod
 
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/default/pods"
@@ -83,6 +84,14 @@ class Site:
     def pod(self, pod: Object) -> Object:
         """Create a pod in the namespace `default`."""
         return self.create(PODS, pod)
+
+    def refusal(self) -> str:
+        """What the API server says against a pod with a GPU; empty where it would be stored."""
+        try:
+            self.api.create(f"{PODS}?dryRun=All", gpu_pod("probe"))
+        except ApiError as error:
+            return str(error)
+        return ""
 
     def holder(self, pod: Object) -> None:
         """Create a pod and wait until it has its node."""

@@ -6,21 +6,29 @@ import pytest
 
 from explain.causes import Cause
 from explain.findings import State
+from localcluster.waiting import until
 from tests.cluster.pods import gpu_pod
-from tests.explain.site import Site, job
+from tests.explain.site import TIMEOUT, Site, job
 
 pytestmark = pytest.mark.controlplane
 
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
+QUOTAS = "/api/v1/namespaces/default/resourcequotas"
 
 
 def test_the_quota_is_used_up(site: Site) -> None:
     quota = {"metadata": {"name": "team"}, "spec": {"hard": {"requests.nvidia.com/gpu": "0"}}}
-    site.create("/api/v1/namespaces/default/resourcequotas", quota)
     site.free_gpus()
-    site.create(JOBS, job("train-quota", gpu_pod("unused")))
+    site.api.create(QUOTAS, quota)
+    try:
+        exceeded = "exceeded quota: team"
+        until(lambda: exceeded in site.refusal(), timeout=TIMEOUT, what="the quota in force")
+        site.create(JOBS, job("train-quota", gpu_pod("unused")))
 
-    told = site.first("train-quota", Cause.QUOTA, saw="exceeded quota: team")
+        told = site.first("train-quota", Cause.QUOTA, saw=exceeded)
+    finally:
+        site.api.delete(f"{QUOTAS}/team")
+        until(lambda: not site.refusal(), timeout=TIMEOUT, what="the quota forgotten")
 
     assert told.state is State.REFUSED
 
