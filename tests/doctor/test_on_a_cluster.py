@@ -47,8 +47,10 @@ class Patient:
             ]
         )
 
-    def plugin(self, spec: dict[str, Any], container: dict[str, Any]) -> None:
-        """Deploy NVIDIA's plugin for this node; returns when the controller has seen it."""
+    def plugin(self, spec: dict[str, Any], container: dict[str, Any], *, wanted: int = 1) -> None:
+        """Deploy NVIDIA's plugin for this node; returns when the controller has seen both, and
+        wants so many pods.
+        """
         image = "nvcr.io/nvidia/k8s-device-plugin:v0.17.4"
         labels = {"app": "nvdp"}
         template = {
@@ -73,7 +75,10 @@ class Patient:
         )
         self.cluster.wait_for(
             f"/apis/apps/v1/namespaces/{self.namespace}/daemonsets/nvdp",
-            lambda found: found["status"].get("observedGeneration") == 1,
+            lambda found: (
+                found["status"].get("observedGeneration") == 1
+                and found["status"]["desiredNumberScheduled"] == wanted
+            ),
             timeout=60,
         )
 
@@ -164,7 +169,7 @@ def test_labels_that_the_chart_wants_and_nobody_writes(patient: Patient) -> None
         "label", "node", patient.name, "feature.node.kubernetes.io/pci-0300_10de.present=true"
     )
     rule = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": CHART_TERMS}}
-    patient.plugin({"affinity": {"nodeAffinity": rule}}, {})
+    patient.plugin({"affinity": {"nodeAffinity": rule}}, {}, wanted=0)
 
     found = broken(patient.examine())["plugin-affinity"]
 
