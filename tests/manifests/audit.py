@@ -1,10 +1,11 @@
-"""Rights that are granted, and rights that were used as the API server's audit log tells. Pure."""
+"""Rights that are granted, and rights that were used as the API server's audit log tells."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Object = dict[str, Any]
@@ -106,6 +107,11 @@ def _key(item: Object, kind: str, name: str) -> tuple[str, str, str]:
 
 def _namespace(item: Object) -> str:
     return str(item["metadata"].get("namespace", ""))
+
+
+def written(log: Path) -> list[Access]:
+    """What a log tells that goes on: its last line may be half written."""
+    return list(accesses(log.read_text().rpartition("\n")[0].splitlines()))
 
 
 def accesses(lines: Iterable[str]) -> Iterator[Access]:

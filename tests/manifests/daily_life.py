@@ -11,6 +11,7 @@ import urllib3
 from gpus.annotations import ASSIGNED_NODE, encode_assigned
 from gpus.model import Assignment, DeviceId
 from localcluster import shipped
+from localcluster.api import ApiError
 from localcluster.nvml.install import install
 from localcluster.stack import EXTENDER, NAMESPACE, WEBHOOK, Stack
 from localcluster.waiting import until
@@ -92,6 +93,16 @@ class DailyLife:
         self._stack.issue_certificates()
         self._stack.stop("webhook")
         self._stack.start_webhook()
+        until(self._admits, timeout=60, what="GPU pods that reach the webhook")
+
+    def _admits(self) -> bool:
+        try:
+            self._api.create(f"{PODS}?dryRun=All", gpu_pod("probe"))
+        except ApiError as error:
+            if "gpudetour-admitted" in str(error):
+                return False
+            raise
+        return True
 
     def a_pod_comes_and_goes(self) -> None:
         """A pod is placed, and deleted."""

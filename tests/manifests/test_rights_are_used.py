@@ -5,6 +5,7 @@ of an installation's life, compared with the roles.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +14,8 @@ from localcluster import shipped
 from localcluster.cluster import LocalCluster
 from localcluster.controlplane import ControlPlaneOptions
 from localcluster.stack import Stack
-from tests.manifests.audit import Access, Grant, accesses, audit_policy, grants, unused
+from localcluster.waiting import WaitedTooLong, until
+from tests.manifests.audit import Access, Grant, audit_policy, grants, unused, written
 from tests.manifests.choices import rights_to_evict
 from tests.manifests.daily_life import DailyLife
 
@@ -55,8 +57,11 @@ def life(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None, he
         happens.usage_is_recorded()
         happens.an_important_pod_comes()
         happens.all_is_uninstalled()
-        lines = (one.processes.logs / "audit.log").read_text().splitlines()
-    return Life(granted=granted, used=list(accesses(lines)))
+        log = one.processes.logs / "audit.log"
+        # What is answered is logged a moment later.
+        with suppress(WaitedTooLong):
+            until(lambda: not unused(granted, written(log)), timeout=30, what="all rights used")
+        return Life(granted=granted, used=written(log))
 
 
 def test_every_right_that_is_granted_is_used(life: Life) -> None:

@@ -14,7 +14,7 @@ from localcluster.secondscheduler import Replica
 from localcluster.shipped import Variant
 from localcluster.stack import Stack
 from localcluster.waiting import WaitedTooLong, until
-from tests.manifests.audit import Access, accesses, audit_policy, grants, unused
+from tests.manifests.audit import audit_policy, grants, unused, written
 
 pytestmark = pytest.mark.controlplane
 
@@ -46,16 +46,11 @@ def test_every_right_on_the_lease_is_used_and_none_is_missing(
         replica = Replica(stack, "gpudetour-extender-0")
         replica.start()
         until(replica.serves, timeout=60, what="a replica that serves")
-
-        def seen() -> list[Access]:
-            # The last line may be half written.
-            return list(accesses(log.read_text().rpartition("\n")[0].splitlines()))
-
         # The bell is rung a moment after it begins to serve.
         with suppress(WaitedTooLong):
-            until(lambda: not unused(granted, seen()), timeout=60, what="all rights used")
+            until(lambda: not unused(granted, written(log)), timeout=60, what="all rights used")
         replica.stop()
-        used = seen()
+        used = written(log)
 
     left = unused(granted, used)
     refused = [str(access) for access in used if access.refused and access.name != _PROBE]
