@@ -162,6 +162,21 @@ def ca_bundle(cluster: LocalCluster) -> bytes:
     return base64.b64decode(found.pop()) if len(found) == 1 else b""
 
 
+def granted(cluster: LocalCluster) -> None:
+    """Wait until the API server has learnt what it was told to let the account do."""
+    account = (f"--namespace={NAMESPACE}", f"--as=system:serviceaccount:{NAMESPACE}:{CERTS}")
+    configuration = "mutatingwebhookconfigurations.admissionregistration.k8s.io/gpudetour"
+
+    def may(*what: str) -> bool:
+        return cluster.kubectl("auth", "can-i", *what, *account, check=False).startswith("yes")
+
+    until(
+        lambda: may("create", "secrets") and may("patch", configuration),
+        timeout=60,
+        what="the rights in force",
+    )
+
+
 def mended(cluster: LocalCluster) -> None:
     """Wait for at most 30 s until all Secrets and the caBundle fit together.
 

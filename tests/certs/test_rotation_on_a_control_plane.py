@@ -23,7 +23,7 @@ from localcluster.api import ApiError
 from localcluster.cluster import LocalCluster
 from localcluster.stack import Stack
 from localcluster.waiting import until
-from tests.certs.keeping import Keeper, ca_bundle, secret, webhook
+from tests.certs.keeping import Keeper, ca_bundle, granted, secret, webhook
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(900)]
 
@@ -103,6 +103,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -
         stack = Stack(cluster)
         cluster.apply(shipped.cluster_objects())
         cluster.apply(shipped.admission(stack.webhook_url))
+        # No pass may fail from the first one on.
+        granted(cluster)
         yield stack
 
 
