@@ -73,7 +73,9 @@ def report(node: NodeTree) -> str:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_garbage_in_any_file_of_a_node(templates: dict[str, NodeTree], data: st.DataObject) -> None:
@@ -91,7 +93,9 @@ def test_garbage_in_any_file_of_a_node(templates: dict[str, NodeTree], data: st.
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_garbage_in_the_shape_of_a_configuration(
