@@ -25,11 +25,11 @@ from tests.cluster.watching import Binds, binds_of, errors, filters
 
 pytestmark = pytest.mark.controlplane
 
-#: Seconds from the change to the bind: 2 in good health; the tests' machine may be busy. By the
-#: scheduler's own backoff it would be 8 after so many tries, and minutes where nothing wakes it.
-SOON = 5.0
+#: Seconds from the change to the bind. By the scheduler's own backoff it would be 8 after so many
+#: tries, and minutes where nothing wakes it.
+SOON = 2.0
 #: The same after errors: a second of backoff, to be looked at once a second.
-AFTER_ERRORS = 6.0
+AFTER_ERRORS = 3.0
 #: Seconds for which a place is kept between filter and bind; the extender's default.
 HOLD = 5.0
 #: How often a pod was asked for in vain before the change.
