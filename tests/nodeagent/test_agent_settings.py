@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,15 @@ def test_a_driver_root_of_the_file_is_one_of_the_host(tmp_path: Path) -> None:
         _parsed(*options, "--driver-root=/host").plugin_config()
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Leave the test run interruptible: the agent takes the signals of its process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -112,6 +123,7 @@ def test_a_driver_root_of_the_file_is_one_of_the_host(tmp_path: Path) -> None:
         (["--node-name=n", "--kubeconfig=/does/not/exist"], "no usable kubeconfig"),
     ],
 )
+@pytest.mark.usefixtures("own_signals")
 def test_bad_options_are_told_at_once(arguments: list[str], complaint: str) -> None:
     result = CliRunner().invoke(main, arguments, env={"NODE_NAME": None})
     assert result.exit_code != 0
