@@ -1,4 +1,4 @@
-"""`python -m localcluster.monitoring`: draws the main rows of the dashboard from a living cluster.
+"""`python -m localcluster.monitoring`: draws the dashboard, row by row, from a living cluster.
 
 A site with three nodes is brought up, pods come and go and keep their GPUs busy, a real Prometheus
 scrapes it all, and what it answers to the dashboard's queries is drawn into docs/pictures.
@@ -33,7 +33,6 @@ from localcluster.simulated import PART as KWOK
 PICTURES = MANIFESTS.parent / "docs" / "pictures"
 ALERTS = MANIFESTS / "monitoring" / "alerts.yaml"
 NODES = {"desk": "2x-rtx-4090", "lab": "4x-a100", "train": "8x-h100"}
-_DRAWN = ("Fleet", "GPUs", "Extender")
 _NAMESPACE = "research"
 _PODS = f"/api/v1/namespaces/{_NAMESPACE}/pods"
 #: Seconds between steps of the life that is played, and between samples.
@@ -45,7 +44,7 @@ _SAMPLES = 2.0
 @click.option("--seconds", type=click.IntRange(30), default=180, help="How long life is played.")
 @click.option("--into", type=click.Path(path_type=Path), default=PICTURES)
 def main(seconds: int, into: Path) -> None:
-    """Draw the main rows of the dashboard from real data."""
+    """Draw the rows of the dashboard from real data."""
     progress = progress_on(sys.stderr)
     parts = ensure([*PARTS, KWOK, "prometheus"], settings=default_settings(), progress=progress)
     with TemporaryDirectory(prefix="gd") as name:
@@ -58,8 +57,7 @@ def main(seconds: int, into: Path) -> None:
             begin = time.time()
             _Life(site).play(seconds)
             for row in rows(rate_interval="15s"):
-                if row.title in _DRAWN:
-                    _draw(row, server, begin=begin, into=into)
+                _draw(row, server, begin=begin, into=into)
 
 
 class _Life:

@@ -21,7 +21,9 @@ _COLOURS = (
     *("#2f6fde", "#e0762f", "#2a9d5c", "#b0413e", "#7a52c7", "#8a6d3b", "#0f8b8d", "#c2498f"),
     *("#5f6b7a", "#a3b018", "#4a90c2", "#d1a000"),
 )
-_LEGENDS = 5
+_LEGENDS = 4
+#: Seconds from which on they are told as days.
+_DAYS = 2 * 86400
 _STYLE = """
 body{margin:0;background:#f4f5f7;font:12px/1.3 "DejaVu Sans",sans-serif;color:#1d2630}
 .p{position:absolute;box-sizing:border-box;background:#fff;border:1px solid #d8dce1;padding:5px 8px;
@@ -61,7 +63,7 @@ def _box(panel: Panel, top: int, answers: Answers) -> str:
     draw: Mapping[str, Callable[[Panel, Answers, int, int], str]] = {
         "stat": _stat,
         "table": _table,
-        "bargauge": _table,
+        "bargauge": _bars,
     }
     inside = draw.get(panel.kind, _lines)(panel, answers, wide - 18, high - 30)
     return (
@@ -88,6 +90,22 @@ def _table(panel: Panel, answers: Answers, _wide: int, _high: int) -> str:
         for row in rows[:_TABLE_ROWS]
     )
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _bars(panel: Panel, answers: Answers, wide: int, _high: int) -> str:
+    found = [
+        (_legend(query, s), s.points[-1][1])
+        for query in panel.queries
+        for s in answers[query.expression]
+    ]
+    most = max((value for _, value in found), default=0.0) or 1.0
+    bars = "".join(
+        f"<tr><td>{escape(name)}</td><td>{_told(value, panel.unit)}</td>"
+        f'<td><svg width="{wide - 200}" height="14"><rect width="{(wide - 200) * value / most:.1f}"'
+        f' height="14" fill="{_colour(0)}"/></svg></td></tr>'
+        for name, value in sorted(found)
+    )
+    return f"<table>{bars}</table>"
 
 
 def _lines(panel: Panel, answers: Answers, wide: int, high: int) -> str:
@@ -148,6 +166,8 @@ def _told(value: float, unit: str) -> str:
             return f"{value * 100:.0f} %"
         case "s" if value < 1:
             return f"{value * 1000:.3g} ms"
+        case "s" if value >= _DAYS:
+            return f"{value / 86400:.0f} days"
         case "s":
             return f"{value:.3g} s"
         case "celsius":
