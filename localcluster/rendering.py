@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from image.product import read_project
 from localcluster.files import write_atomically
 from localcluster.parts.catalogue import KUBERNETES, architecture, catalogue
 from localcluster.parts.installed import find
@@ -82,8 +82,7 @@ def render(values: Values, *, helm: Path) -> str:
 
 def version() -> str:
     """The project's version, which is the chart's and the image's."""
-    project = tomllib.loads((MANIFESTS.parent / "pyproject.toml").read_text())["project"]
-    return str(project["version"])
+    return read_project(MANIFESTS.parent).version
 
 
 def write_files(*, helm: Path) -> list[Path]:

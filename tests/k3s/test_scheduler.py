@@ -16,13 +16,12 @@ import yaml
 
 from doctor.facts.host import Distribution
 from doctor.gather.places import PLACES
-from localcluster.cluster import LocalCluster
-from localcluster.nvml.install import install
 from localcluster.scheduler import serving_arguments
 from localcluster.shipped import MANIFESTS
 from localcluster.stack import Stack
 from scheduling.flavors import FLAVORS
-from tests.cluster.pods import bound, serves_gpus
+from tests.cluster.one_node import one_node
+from tests.cluster.pods import bound
 from tests.docs.pages import ROOT, blocks
 from tests.k3s.box import PAGE, Box, command_of_page, config_of_page, page_text
 
@@ -125,13 +124,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) 
     if os.geteuid() != 0:
         pytest.skip("laying files over the machine's, for one program, needs root")
     folder = tmp_path_factory.mktemp("k3s")
-    with LocalCluster(folder / "cluster") as cluster:
-        stack = Stack(cluster)
-        stack.install()
-        cluster.create_simulated_nodes([NODE])
-        install(folder / "driver", "8x-h100", node=NODE)
-        stack.start_agent(NODE, folder / "driver")
-        cluster.wait_for(f"/api/v1/nodes/{NODE}", serves_gpus, timeout=120)
+    with one_node(folder, name=NODE) as stack:
         yield Server(stack, Box(folder / "root"))
 
 

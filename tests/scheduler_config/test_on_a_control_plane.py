@@ -13,13 +13,12 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cli.__main__ import main
-from localcluster.cluster import LocalCluster
-from localcluster.nvml.install import install
 from localcluster.scheduler import serving_arguments
 from localcluster.shipped import Variant, objects
 from localcluster.stack import Stack
 from scheduling.flavors import FILE
-from tests.cluster.pods import bound, gpu_pod, serves_gpus
+from tests.cluster.one_node import one_node
+from tests.cluster.pods import bound, gpu_pod
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(600)]
 
@@ -76,13 +75,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Iterator[Site]:
     del control_plane_parts
     folder = tmp_path_factory.mktemp("configured")
-    with LocalCluster(folder / "cluster") as cluster:
-        stack = Stack(cluster)
-        stack.install()
-        cluster.create_simulated_nodes([NODE])
-        install(folder / "driver", "8x-h100", node=NODE)
-        stack.start_agent(NODE, folder / "driver")
-        cluster.wait_for(f"/api/v1/nodes/{NODE}", serves_gpus, timeout=120)
+    with one_node(folder, name=NODE) as stack:
         yield Site(stack)
 
 
