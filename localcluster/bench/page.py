@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import decompress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -74,14 +75,14 @@ def measure_page(plan: PagePlan, *, progress: Progress) -> PageSeen:
         tell("loading the page")
         loads = [_load(browser, url, plan.nodes * GPUS) for _ in range(plan.loads)]
         viewer = _Viewer(url)
+        before = until(viewer.told, timeout=_PATIENCE, what="a replica that knows the holders")
         tell("one pod ends")
-        before = viewer.look()
         (one,) = site.cluster.api.get(PODS, limit="1")["items"]
         site.cluster.api.delete(f"{PODS}/{one['metadata']['name']}", grace_seconds=0)
         small = until(lambda: _news(viewer, before, 1), timeout=_PATIENCE, what="news of a pod")
         tell("all pods end")
         site.clear()
-        changed = len(_holding(before)) - 1
+        changed = len(_holding(before))
         large = until(lambda: _news(viewer, before, changed), timeout=_PATIENCE, what="all news")
         tell("loading as much from a file")
         with _file_of(round(loads[0].bytes)) as plain:
@@ -134,9 +135,14 @@ class _Viewer:
         path = f"{self._url}/page/state?since={since}"
         headers = {"Accept-Encoding": "gzip"}
         answer = self._pool.request("GET", path, headers=headers, preload_content=False)
-        size = len(answer.read(decode_content=False))
-        again = self._pool.request("GET", path, headers=headers)
-        return _Seen(json.loads(again.data), size)
+        packed = answer.read(decode_content=False)
+        is_packed = answer.headers.get("Content-Encoding") == "gzip"
+        return _Seen(json.loads(decompress(packed) if is_packed else packed), len(packed))
+
+    def told(self) -> _Seen | None:
+        """Return everything, once it is told who holds what."""
+        seen = self.look()
+        return seen if seen.message["why"] is None else None
 
 
 def _news(viewer: _Viewer, before: _Seen, nodes: int) -> _Seen | None:
