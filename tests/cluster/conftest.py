@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from localcluster.cluster import LocalCluster
-from localcluster.controlplane import ControlPlaneOptions
 from localcluster.nvml.install import install
 from localcluster.stack import Stack
 from localcluster.waiting import until
 from tests.cluster.pods import Create, Object, PodWhen, serves_gpus
+from tests.cluster.sites import no_nodes
 from tests.cluster.watching import wait_for_no_pods, wait_for_nodes
 
 NODES = tuple(f"node-{number}" for number in range(5))
@@ -43,15 +43,7 @@ def quiet_stack(
 ) -> Iterator[Stack]:
     """A cluster without nodes, in which nothing happens but what a test does."""
     del control_plane_parts
-    state = tmp_path_factory.mktemp("quiet") / "cluster"
-    options = ControlPlaneOptions(
-        node_lifecycle=False,
-        # Nodes are ready as they are created.
-        apiserver_args=["--disable-admission-plugins=TaintNodesByCondition"],
-    )
-    with LocalCluster(state, options=options) as cluster:
-        stack = Stack(cluster)
-        stack.install()
+    with no_nodes(tmp_path_factory.mktemp("quiet")) as stack:
         yield stack
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from localcluster.cluster import LocalCluster
-from localcluster.controlplane import ControlPlaneOptions
 from localcluster.stack import Stack
+from tests.cluster.sites import no_nodes
 from tests.explain.site import Site
 
 
@@ -16,16 +15,9 @@ from tests.explain.site import Site
 def explain_stack(
     tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None
 ) -> Iterator[Stack]:
-    """gpudetour on a cluster without nodes; nodes are ready as they are created."""
+    """gpudetour on a cluster without nodes."""
     del control_plane_parts
-    state = tmp_path_factory.mktemp("explain") / "cluster"
-    options = ControlPlaneOptions(
-        node_lifecycle=False,
-        apiserver_args=["--disable-admission-plugins=TaintNodesByCondition"],
-    )
-    with LocalCluster(state, options=options) as cluster:
-        stack = Stack(cluster)
-        stack.install()
+    with no_nodes(tmp_path_factory.mktemp("explain")) as stack:
         yield stack
 
 

@@ -59,13 +59,24 @@ def kubeadm(enclosed: LocalCluster, tmp_path_factory: pytest.TempPathFactory) ->
     return _installed(enclosed, tmp_path_factory, MANIFESTS / "kubeadm.yaml")
 
 
+@pytest.fixture(scope="module")
+def with_images(enclosed: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The cluster with every image that its install may need, and nothing of gpudetour else."""
+    return _with_images(enclosed, tmp_path_factory, MANIFESTS / "second-scheduler.yaml")
+
+
 def _installed(cluster: LocalCluster, factory: pytest.TempPathFactory, manifest: Path) -> Site:
+    site = _with_images(cluster, factory, manifest)
+    site.apply(manifest)
+    return site
+
+
+def _with_images(cluster: LocalCluster, factory: pytest.TempPathFactory, manifest: Path) -> Site:
     site = Site(cluster, factory.mktemp("images"))
     try:
         site.import_images(manifest)
     except (DebianError, UnknownProcessor) as error:
         pytest.skip(str(error))
-    site.apply(manifest)
     return site
 
 

@@ -20,8 +20,8 @@ from localcluster.scheduler import serving_arguments
 from localcluster.shipped import MANIFESTS
 from localcluster.stack import Stack
 from scheduling.flavors import FLAVORS
-from tests.cluster.one_node import one_node
 from tests.cluster.pods import bound
+from tests.cluster.sites import one_node
 from tests.docs.pages import ROOT, blocks
 from tests.k3s.box import PAGE, Box, command_of_page, config_of_page, page_text
 

@@ -6,7 +6,6 @@ No kubelet is here: pods are created, and no more.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,9 @@ import pytest
 
 from localcluster.api import ApiError
 from localcluster.cluster import LocalCluster
-from localcluster.parts.catalogue import architecture, catalogue
-from localcluster.parts.installed import find
-from localcluster.rendering import CHART, PART
-from localcluster.settings import default_settings
+from localcluster.rendering import CHART
 from localcluster.waiting import until
+from tests.manifests.helm import Helm
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(600)]
 
@@ -38,20 +35,7 @@ class Site:
     """A cluster, and Helm as its administrator uses it."""
 
     cluster: LocalCluster
-    program: Path
-    home: Path
-
-    def helm(self, *arguments: str) -> str:
-        """Run Helm; fails the test with its words where it fails."""
-        done = subprocess.run(
-            [str(self.program), *arguments, "--namespace=kube-system"],
-            env={"KUBECONFIG": str(self.cluster.admin_kubeconfig), "HOME": str(self.home)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    helm: Helm
 
     def ours(self) -> set[str]:
         """Names of our objects outside of namespaces."""
@@ -81,14 +65,12 @@ class Site:
 def site(tmp_path: Path, control_plane_parts: None, helm: None) -> Iterator[Site]:
     """A cluster that knows nothing of us."""
     del control_plane_parts, helm
-    program = find(catalogue(architecture())[PART], default_settings())
-    assert program is not None
     with LocalCluster(tmp_path / "c") as cluster:
-        yield Site(cluster=cluster, program=program, home=tmp_path)
+        yield Site(cluster=cluster, helm=Helm(cluster=cluster, home=tmp_path))
 
 
 def test_a_release_comes_changes_and_goes_without_a_trace(site: Site) -> None:
-    notes = site.helm("install", "gpudetour", str(CHART))
+    notes = site.helm.run("install", "gpudetour", str(CHART))
 
     assert "gpudetour scheduler-config --flavor kubeadm" in notes
     assert "10.96.0.51" in notes
@@ -97,7 +79,7 @@ def test_a_release_comes_changes_and_goes_without_a_trace(site: Site) -> None:
     installed = site.ours()
     assert "namespace/gpudetour-system" in installed
 
-    notes = site.helm("upgrade", "gpudetour", str(CHART), "--set=scheduler.mode=second")
+    notes = site.helm.run("upgrade", "gpudetour", str(CHART), "--set=scheduler.mode=second")
 
     assert "scheduler-config" not in notes
     assert site.is_gone(service)
@@ -107,11 +89,11 @@ def test_a_release_comes_changes_and_goes_without_a_trace(site: Site) -> None:
     version = json.loads(site.cluster.kubectl("version", "-o", "json"))["serverVersion"]
     assert scheduler["image"].endswith(f":{version['gitVersion']}")
 
-    site.helm("rollback", "gpudetour", "1")
+    site.helm.run("rollback", "gpudetour", "1")
 
     assert site.ours() == installed
 
-    site.helm("uninstall", "gpudetour")
+    site.helm.run("uninstall", "gpudetour")
 
     def gone() -> bool:
         if not site.is_gone(SYSTEM):
@@ -119,6 +101,6 @@ def test_a_release_comes_changes_and_goes_without_a_trace(site: Site) -> None:
         return not site.ours()
 
     until(gone, timeout=90, what="nothing of ours to be left")
-    assert site.helm("list", "--all", "--short").strip() == ""
+    assert site.helm.run("list", "--all", "--short").strip() == ""
     roles = site.cluster.kubectl("get", "roles,rolebindings", "-A", *OURS)
     assert roles.strip() == ""

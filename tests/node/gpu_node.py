@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from localcluster.nvml.install import install
 from localcluster.stack import KubeletFolders, Stack
 from localcluster.waiting import until
 from nodeagent.podresources.client import PodResources
+from tests.device_nodes import make_device_node
 
 Object = dict[str, Any]
 
@@ -50,13 +49,7 @@ class GpuNode:
         self.driver_root = driver_root
         self.machine = install(driver_root, profile, node=NODE)
         for name in ("nvidia0", "nvidia1", "nvidiactl"):
-            self.make_device(name)
-
-    def make_device(self, name: str) -> None:
-        """Make a device node: the null device, which a runtime passes on and which does nothing."""
-        path = self.driver_root / "dev" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+            make_device_node(driver_root, name)
 
     @property
     def plugins(self) -> Path:

@@ -12,6 +12,7 @@ import yaml
 from localcluster import shipped
 from localcluster.cluster import LocalCluster
 from localcluster.stack import Stack
+from tests.device_nodes import make_device_node
 from tests.node.gpu_node import GPU, GpuNode, annotations_of, containers, holders
 from tests.node.transitions import numa_hints
 
@@ -90,7 +91,7 @@ def split_node(
     minors.parent.mkdir(parents=True, exist_ok=True)
     minors.write_text(_MINORS)
     for number in (12, 13, 21, 22, 147, 148, 156, 157):
-        node.make_device(f"nvidia-caps/nvidia-cap{number}")
+        make_device_node(node.driver_root, f"nvidia-caps/nvidia-cap{number}")
     yield node
     node.reset()
 

@@ -15,6 +15,7 @@ import pytest
 from gpus.model import DeviceId, Gpu, MigInstance
 from nodeagent.deviceplugin.cdi import CdiSpec, build_spec
 from nodeagent.deviceplugin.driver_files import Roots
+from tests.device_nodes import make_device_node
 
 A = Gpu(uuid=DeviceId("GPU-a"), index=0, minor=0)
 B = Gpu(uuid=DeviceId("GPU-b"), index=1, minor=3)
@@ -118,10 +119,7 @@ def test_without_device_nodes_and_driver_the_spec_is_still_valid(tmp_path: Path)
 @pytest.mark.skipif(os.geteuid() != 0, reason="making device nodes needs root")
 def test_device_nodes_go_by_minor_number_and_only_if_they_are_devices(host: Path) -> None:
     for name in ("nvidia0", "nvidia3", "nvidiactl"):
-        try:
-            os.mknod(host / "dev" / name, stat.S_IFCHR | 0o666, os.makedev(1, 3))
-        except PermissionError:
-            pytest.skip("this machine does not let root make device nodes")
+        make_device_node(host, name)
     spec = build_spec([A, B], _roots(host))
     assert _device(spec, "GPU-b")["deviceNodes"] == [{"path": "/dev/nvidia3", "permissions": "rw"}]
     assert [node["path"] for node in spec["containerEdits"]["deviceNodes"]] == ["/dev/nvidiactl"]
@@ -145,14 +143,6 @@ SPLIT = Gpu(
 )
 
 
-def _make_node(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    except PermissionError:
-        pytest.skip("device nodes cannot be made here")
-
-
 def test_an_instance_brings_its_gpu_and_its_two_capabilities(host: Path) -> None:
     minors = host / "proc/driver/nvidia-caps/mig-minors"
     minors.parent.mkdir(parents=True)
@@ -161,7 +151,7 @@ def test_an_instance_brings_its_gpu_and_its_two_capabilities(host: Path) -> None
         "gpu5/gi2/access 39\ngpu5/gi2/ci0/access 40\ngpu0/gi1/access 3\ngarbage\n"
     )
     for name in ("nvidia5", "nvidia-caps/nvidia-cap30", "nvidia-caps/nvidia-cap31"):
-        _make_node(host / "dev" / name)
+        make_device_node(host, name)
     spec = build_spec([SPLIT], _roots(host))
     # Of the other one the nodes are missing: a container could not use it.
     assert [device["name"] for device in spec["devices"]] == ["GPU-m", "MIG-1"]
@@ -172,7 +162,7 @@ def test_an_instance_brings_its_gpu_and_its_two_capabilities(host: Path) -> None
     ]  # fmt: skip
 
     for name in ("nvidia-cap39", "nvidia-cap40"):
-        _make_node(host / "dev/nvidia-caps" / name)
+        make_device_node(host, f"nvidia-caps/{name}")
     written = CdiSpec(host / "cdi", _roots(host))
     written.write([SPLIT])
     # CDI takes no slash in a name, and drivers before 470 write one.

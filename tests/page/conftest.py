@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from localcluster.chromium import Chromium, find_chromium
-from localcluster.cluster import LocalCluster
-from localcluster.controlplane import ControlPlaneOptions
 from localcluster.stack import Stack
+from tests.cluster.sites import no_nodes
 
 
 @pytest.fixture(scope="session")
@@ -25,14 +24,7 @@ def browser() -> Iterator[Chromium]:
 def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -> Iterator[Stack]:
     """A cluster without nodes, whose extender serves the page."""
     del control_plane_parts
-    options = ControlPlaneOptions(
-        node_lifecycle=False,
-        # Nodes are ready as they are created.
-        apiserver_args=["--disable-admission-plugins=TaintNodesByCondition"],
-    )
-    with LocalCluster(tmp_path_factory.mktemp("page") / "cluster", options=options) as cluster:
-        stack = Stack(cluster)
-        stack.install()
+    with no_nodes(tmp_path_factory.mktemp("page")) as stack:
         stack.stop("extender")
         stack.start_extender({"--page": None})
         yield stack

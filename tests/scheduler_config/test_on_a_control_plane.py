@@ -17,8 +17,8 @@ from localcluster.scheduler import serving_arguments
 from localcluster.shipped import Variant, objects
 from localcluster.stack import Stack
 from scheduling.flavors import FILE
-from tests.cluster.one_node import one_node
 from tests.cluster.pods import bound, gpu_pod
+from tests.cluster.sites import one_node
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(600)]
 
