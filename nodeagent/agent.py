@@ -31,6 +31,10 @@ from service.logs import ERROR, REASON
 _REGISTRATION_GRACE = 4.0
 #: Seconds between looks whether everything was read once.
 _STARTING = 0.25
+#: Seconds from one round to the next, at least. A round asks kubelet twice, which answers ten
+#: questions at once and a hundred a second, whoever asks: monitors of GPUs by pod do so too
+#: (pkg/kubelet/apis/podresources/constants.go).
+_APART = 0.1
 
 log = structlog.get_logger()
 
@@ -124,6 +128,7 @@ class Agent:
                 self._parts.metrics.failures.inc()
                 log.warning("node not updated", **{ERROR: str(error)})
             self._wake.wait(pause)
+            stop.wait(max(0.0, began + _APART - self._clock()))
 
     def round(self) -> bool:
         """Do one round; returns False while too little is known to decide anything."""

@@ -10,6 +10,7 @@ import json
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +26,9 @@ from nodeagent.podresources.v1 import api_pb2_grpc as pod_pb2_grpc
 
 KUBELET_SOCKET = "kubelet.sock"
 _LOCAL = (("grpc.use_local_subchannel_pool", 1),)
+#: What it answers of pod resources: so many a second, so many at once, of all clients together
+#: (pkg/kubelet/apis/podresources/constants.go).
+_RATE, _BURST = 100, 10
 
 
 @dataclass(eq=False)
@@ -72,6 +76,9 @@ class FakeKubelet:
         self.clients: dict[str, Client] = {}
         self.remembered: dict[str, list[str]] = {}
         self.held: list[Held] = []
+        #: Questions about pod resources, and how many of them came too fast.
+        self.asked = self.too_fast = 0
+        self._tokens, self._counted = float(_BURST), time.monotonic()
         self._servers: list[grpc.Server] = []
         self._channels: list[grpc.Channel] = []
 
@@ -195,7 +202,8 @@ class FakeKubelet:
 
     # Pod resources
 
-    def List(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+    def List(self, _request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        self._count(context)
         pods = [
             pod_pb2.PodResources(
                 name=held.pod,
@@ -215,7 +223,8 @@ class FakeKubelet:
         ]
         return pod_pb2.ListPodResourcesResponse(pod_resources=pods)
 
-    def GetAllocatableResources(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+    def GetAllocatableResources(self, _request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        self._count(context)
         devices = [
             pod_pb2.ContainerDevices(resource_name=name, device_ids=[device])
             for name in list(self.clients)
@@ -225,6 +234,20 @@ class FakeKubelet:
 
     def Get(self, _request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not enabled")
+
+    def _count(self, context: grpc.ServicerContext) -> None:
+        """Refuse what comes faster than kubelet answers."""
+        with self.changed:
+            now = time.monotonic()
+            self._tokens = min(_BURST, self._tokens + (now - self._counted) * _RATE)
+            self._counted = now
+            self.asked += 1
+            refused = self._tokens < 1
+            self.too_fast += refused
+            self._tokens -= not refused
+            self.changed.notify_all()
+        if refused:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "rejected by rate limit")
 
 
 def _server() -> grpc.Server:

@@ -179,6 +179,22 @@ def test_nothing_is_done_before_the_node_was_seen(agent: Running) -> None:
     assert all(r.body["metadata"].get("uid", "u1") == "u1" for r in agent.writes if _is_metadata(r))
 
 
+class _AlwaysSet(threading.Event):
+    """Something new has always come by the time that a round is over."""
+
+    def clear(self) -> None:
+        """Stay set."""
+
+
+def test_however_much_happens_kubelet_is_not_asked_faster_than_it_answers(agent: Running) -> None:
+    agent.wake = _AlwaysSet()
+    agent.wake.set()
+    with agent.running():
+        agent.show(FRESH)
+        agent.kubelet.until(lambda: agent.kubelet.asked >= 24)
+    assert agent.kubelet.too_fast == 0
+
+
 @pytest.mark.parametrize("status", [401, 403, 409, 410, 422, 429, 500])
 def test_an_api_server_in_trouble_does_not_stop_the_plugin(agent: Running, status: int) -> None:
     agent.broken = status
