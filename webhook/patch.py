@@ -6,7 +6,6 @@ and not with the pod: a general diff took 0.5 ms for a pod of 3 KB, this takes 0
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 Operation = dict[str, Any]
@@ -15,53 +14,53 @@ Operation = dict[str, Any]
 _MOST_REMOVED = 32
 
 
-def operations(before: Any, after: Any, path: str = "") -> Iterator[Operation]:
-    """Yield what makes `after` of `before`; what they share is never mentioned.
+def operations(before: Any, after: Any, path: str = "") -> list[Operation]:
+    """Return what makes `after` of `before`; what they share is never mentioned.
 
     Entries of a list that have a name are followed by it, so that a container that changes is
     changed inside and the others stay where they are.
     """
     if isinstance(before, dict) and isinstance(after, dict):
-        yield from _members(before, after, path)
-    elif isinstance(before, list) and isinstance(after, list):
-        yield from _entries(before, after, path)
-    elif not _same_scalar(before, after):
-        yield {"op": "replace", "path": path, "value": after}
+        return _members(before, after, path)
+    if isinstance(before, list) and isinstance(after, list):
+        return _entries(before, after, path)
+    if _same_scalar(before, after):
+        return []
+    return [{"op": "replace", "path": path, "value": after}]
 
 
-def _members(before: dict[str, Any], after: dict[str, Any], path: str) -> Iterator[Operation]:
+def _members(before: dict[str, Any], after: dict[str, Any], path: str) -> list[Operation]:
     removed = [key for key in before if key not in after]
     if path and len(removed) > _MOST_REMOVED:
-        yield {"op": "replace", "path": path, "value": after}
-        return
-    for key in removed:
-        yield {"op": "remove", "path": f"{path}/{_escaped(key)}"}
+        return [{"op": "replace", "path": path, "value": after}]
+    found: list[Operation] = [
+        {"op": "remove", "path": f"{path}/{_escaped(key)}"} for key in removed
+    ]
     for key, value in after.items():
         if key not in before:
-            yield {"op": "add", "path": f"{path}/{_escaped(key)}", "value": value}
+            found.append({"op": "add", "path": f"{path}/{_escaped(key)}", "value": value})
         elif before[key] is not value:
-            yield from operations(before[key], value, f"{path}/{_escaped(key)}")
+            found += operations(before[key], value, f"{path}/{_escaped(key)}")
+    return found
 
 
-def _entries(before: list[Any], after: list[Any], path: str) -> Iterator[Operation]:
+def _entries(before: list[Any], after: list[Any], path: str) -> list[Operation]:
     """Walk both lists once: what has no partner goes where it stands, what is left is appended."""
     done = removed = 0
-    changes: list[Operation] = []
+    found: list[Operation] = []
     for entry in before:
         if done < len(after) and _partners(entry, after[done]):
             if entry is not after[done]:
-                changes += operations(entry, after[done], f"{path}/{done}")
+                found += operations(entry, after[done], f"{path}/{done}")
             done += 1
         else:
             # Those before it are where they will be, so this is its index now.
-            changes.append({"op": "remove", "path": f"{path}/{done}"})
+            found.append({"op": "remove", "path": f"{path}/{done}"})
             removed += 1
     if removed > _MOST_REMOVED:
-        yield {"op": "replace", "path": path, "value": after}
-        return
-    yield from changes
-    for entry in after[done:]:
-        yield {"op": "add", "path": f"{path}/-", "value": entry}
+        return [{"op": "replace", "path": path, "value": after}]
+    found += [{"op": "add", "path": f"{path}/-", "value": entry} for entry in after[done:]]
+    return found
 
 
 def _partners(before: Any, after: Any) -> bool:

@@ -7,7 +7,6 @@ Knows nothing of what becomes of a pod.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -28,8 +27,7 @@ class BadReview(ValueError):
     """The body is no review that can be answered: there is not even a uid to echo."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the API server asks. The objects are as they came, None where there was none."""
 
     uid: str
@@ -126,7 +124,7 @@ def allow(
 ) -> bytes:
     """Answer that the object may be stored, as `changed` where that is given and differs."""
     response = _Response(uid=request.uid, allowed=True)
-    if changed is not None and (patch := list(operations(request.object, changed))):
+    if changed is not None and (patch := operations(request.object, changed)):
         response.patch = base64.b64encode(msgspec.json.encode(patch)).decode()
         response.patch_type = "JSONPatch"
     if warnings:
