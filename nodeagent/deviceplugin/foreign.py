@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +44,20 @@ def find_sockets(folder: Path) -> tuple[PluginSocket, ...]:
     from kubelet's, since NVIDIA's plugin has one channel for all streams.
     """
     try:
-        names = sorted(path.name for path in folder.iterdir())
+        paths = sorted(path for path in folder.iterdir() if _is_foreign(path.name))
     except OSError:
         return ()
-    found = (_look(folder / name) for name in names if _is_foreign(name))
-    return tuple(socket for socket in found if socket is not None)
+    with ExitStack() as opened:
+        # All at once: each that hangs would keep the others, and the agent, waiting.
+        asked = [
+            (path.name, changed, _ask(opened.enter_context(dial(path))))
+            for path in paths
+            if (changed := _changed(path)) is not None
+        ]
+        return tuple(
+            PluginSocket(name=name, changed_ns=changed, answers=call.exception() is None)
+            for name, changed, call in asked
+        )
 
 
 class ForeignPlugin:
@@ -110,21 +120,18 @@ def _is_foreign(name: str) -> bool:
     return name != KUBELET_SOCKET and not name.startswith(SOCKET_PREFIX)
 
 
-def _look(path: Path) -> PluginSocket | None:
+def _changed(path: Path) -> int | None:
+    """Return when a socket was made, in nanoseconds; None where there is none."""
     try:
         found = path.stat()
     except OSError:
         return None
-    if not stat.S_ISSOCK(found.st_mode):
-        return None
-    return PluginSocket(name=path.name, changed_ns=found.st_ctime_ns, answers=_answers(path))
+    return found.st_ctime_ns if stat.S_ISSOCK(found.st_mode) else None
 
 
-def _answers(path: Path) -> bool:
-    with dial(path) as channel:
-        plugin = api_pb2_grpc.DevicePluginStub(channel)
-        try:
-            plugin.GetDevicePluginOptions(api_pb2.Empty(), timeout=_ANSWER_TIMEOUT)
-        except grpc.RpcError:
-            return False
-    return True
+def _ask(channel: grpc.Channel) -> grpc.Future[api_pb2.DevicePluginOptions]:
+    plugin = api_pb2_grpc.DevicePluginStub(channel)
+    call: grpc.Future[api_pb2.DevicePluginOptions] = plugin.GetDevicePluginOptions.future(
+        api_pb2.Empty(), timeout=_ANSWER_TIMEOUT
+    )
+    return call

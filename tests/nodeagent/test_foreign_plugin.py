@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+
+import grpc
 
 from localcluster.foreignplugin import Foreign
 from nodeagent.deviceplugin.foreign import SILENCE, ForeignPlugin, PluginSocket, find_sockets
@@ -85,6 +89,29 @@ def test_sockets_of_others_are_found_and_asked(kubelet: FakeKubelet) -> None:
     (dead,) = find_sockets(kubelet.folder)
     assert (dead.changed_ns, dead.answers) == (alive.changed_ns, False)
     assert find_sockets(kubelet.folder / "nowhere") == ()
+
+
+def test_one_that_does_not_answer_keeps_no_other_from_being_asked(short_folder: Path) -> None:
+    names = ("a.sock", "b.sock", "c.sock")
+    all_asked = threading.Barrier(len(names))
+
+    def answer(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        all_asked.wait(10)  # and fails where the others were not asked meanwhile
+        return b""
+
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+    handlers["GetDevicePluginOptions"] = grpc.unary_unary_rpc_method_handler(answer)
+    with ExitStack() as serving:
+        for name in names:
+            server = grpc.server(serving.enter_context(ThreadPoolExecutor(1)))
+            server.add_registered_method_handlers("v1beta1.DevicePlugin", handlers)
+            server.add_insecure_port(f"unix://{short_folder / name}")
+            server.start()
+            serving.callback(server.stop, None)
+        found = find_sockets(short_folder)
+        all_asked.abort()
+
+    assert [(socket.name, socket.answers) for socket in found] == [(name, True) for name in names]
 
 
 def test_a_death_is_noticed_though_no_file_changes(kubelet: FakeKubelet) -> None:
