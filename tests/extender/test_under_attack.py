@@ -16,8 +16,6 @@ from tests.service import siege
 
 #: Connections to the API server, which come and go.
 OTHERS = 8
-#: More than a sweep and the closing take.
-SLACK = 8.0
 BODY = json.dumps(args("a", "b")).encode()
 
 
@@ -56,9 +54,9 @@ def test_every_filter_is_answered_among_1500_connections_that_bring_nothing(tmp_
         assert over["most"] > 750
         assert memory < 256 * siege.MEBI
         assert files < 2000
-        assert over["seconds"] < HANDSHAKE_TIMEOUT + REQUEST_TIMEOUT + SLACK
+        assert over["seconds"] < HANDSHAKE_TIMEOUT + REQUEST_TIMEOUT + siege.SLACK
         until(
             lambda: siege.open_files(pid) <= before + OTHERS,
-            timeout=SLACK,
+            timeout=siege.SLACK,
             what="their files closed",
         )

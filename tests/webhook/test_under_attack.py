@@ -19,6 +19,7 @@ from tests.service.process import Process
 from tests.service.siege import (
     CLOSING,
     MEBI,
+    SLACK,
     attack,
     bearable,
     open_files,
@@ -34,8 +35,6 @@ from tests.webhook.test_webhook_process import listing, webhook
 MEMORY = 256 * MEBI
 #: Connections to the API server, which come and go.
 OTHERS = 8
-#: More than a sweep and the closing take.
-SLACK = 8.0
 BODY = json.dumps(review(pod())).encode()
 
 
