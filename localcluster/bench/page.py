@@ -136,8 +136,7 @@ class _Viewer:
         headers = {"Accept-Encoding": "gzip"}
         answer = self._pool.request("GET", path, headers=headers, preload_content=False)
         packed = answer.read(decode_content=False)
-        is_packed = answer.headers.get("Content-Encoding") == "gzip"
-        return _Seen(json.loads(decompress(packed) if is_packed else packed), len(packed))
+        return _Seen(json.loads(decompress(packed)), len(packed))
 
     def told(self) -> _Seen | None:
         """Return everything, once it is told who holds what."""
