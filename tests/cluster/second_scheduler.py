@@ -87,12 +87,6 @@ def wait_for_free(replica: Replica, count: int) -> None:
     )
 
 
-def begun(stack: Stack) -> int:
-    """The epoch that the extender that leads has put in force."""
-    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{EXTENDER}"
-    return int(stack.cluster.api.get(path)["metadata"]["annotations"]["gpudetour.io/epoch"])
-
-
 def lease(stack: Stack) -> Object:
     """The spec of kube-scheduler's Lease."""
     spec: Object = stack.cluster.api.get(LEASE)["spec"]

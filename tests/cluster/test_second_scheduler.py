@@ -23,6 +23,7 @@ from localcluster.shipped import Variant
 from localcluster.simulated import NodeTemplate
 from localcluster.stack import EXTENDER, NAMESPACE, Stack
 from localcluster.waiting import until
+from tests.cluster.fence import epoch_in_force
 from tests.cluster.pods import (
     Create,
     PodWhen,
@@ -41,7 +42,6 @@ from tests.cluster.second_scheduler import (
     OURS,
     PLUGIN,
     TAKEOVER,
-    begun,
     bind_in,
     binder_of,
     devices_of,
@@ -312,13 +312,14 @@ def test_a_scheduler_started_anew_in_the_same_pod_begins_another_epoch(
     first = serving(replicas)
     (other,) = replicas.keys() - {first}
     replicas[other].stop()
-    before = begun(stack)
+    api = stack.cluster.api
+    before = epoch_in_force(api)
     stack.cluster.processes.stop(replicas[first].scheduler)
 
     replicas[first].start_scheduler()
 
     # The extender is the same and knows what it gave out: it may bind until it sees the new holder.
-    until(lambda: begun(stack) > before, timeout=TAKEOVER, what="another epoch")
+    until(lambda: epoch_in_force(api) > before, timeout=TAKEOVER, what="another epoch")
     assert serving(replicas) == first
     create(gpu_pod("next"))
     assert epoch_of(pod_when("next", bound)) > before

@@ -20,11 +20,11 @@ from kube.errors import Conflict, Forbidden
 from localcluster import shipped
 from localcluster.cluster import LocalCluster
 from localcluster.waiting import until
+from tests.cluster.fence import ACCOUNT
 
 pytestmark = pytest.mark.controlplane
 
 NAMESPACE = "gpudetour-system"
-ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/gpudetour-extender"
 POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 POD = {

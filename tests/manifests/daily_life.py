@@ -15,6 +15,7 @@ from localcluster.api import ApiError
 from localcluster.nvml.install import install
 from localcluster.stack import EXTENDER, NAMESPACE, WEBHOOK, Stack
 from localcluster.waiting import until
+from tests.cluster.fence import epoch_in_force
 from tests.manifests.choices import rights_to_evict
 
 Object = dict[str, Any]
@@ -23,7 +24,6 @@ PODS = "/api/v1/namespaces/default/pods"
 BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 _UNINSTALLED = {"--daemonset": f"{NAMESPACE}/gpudetour-node-agent"}
-_ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{EXTENDER}"
 _SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 _SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 _CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpudetour"
@@ -117,7 +117,7 @@ class DailyLife:
         )
         metadata = pod["metadata"]
         name = metadata["annotations"]["gpudetour.io/devices-from"]
-        epoch = int(self._api.get(_ACCOUNT)["metadata"]["annotations"]["gpudetour.io/epoch"])
+        epoch = epoch_in_force(self._api)
         gone = Assignment(epoch=epoch, containers={"main": (DeviceId("GPU-gone"),)}, share_bytes=0)
         owner = {"apiVersion": "v1", "kind": "Pod", "name": "resumed", "uid": metadata["uid"]}
         left = {

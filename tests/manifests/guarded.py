@@ -20,6 +20,7 @@ from localcluster.shipped import Variant
 from localcluster.simulated import NodeTemplate
 from localcluster.stack import AGENT, AGENT_ACCOUNT, CERTS, EXTENDER, NAMESPACE, WEBHOOK
 from localcluster.waiting import until
+from tests.cluster.fence import ACCOUNT
 from tests.manifests.choices import rights_to_evict
 from tests.manifests.door import Door, Identity, Object, Request, bearing, standing_for
 
@@ -30,9 +31,6 @@ HELD = "held"
 DEVICES = f"gpudetour-devices-{'h' * 20}"
 CA = "gpudetour-ca"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
-
-#: Where the extender that leads writes its epoch: the fence.
-ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{EXTENDER}"
 
 #: The Lease by which it leads.
 _LEASE = {Variant.BASE: EXTENDER, Variant.SECOND_SCHEDULER: "gpudetour-scheduler"}

@@ -15,9 +15,10 @@ from localcluster import shipped
 from localcluster.stack import EXTENDER, NAMESPACE
 from nodeagent.node import FIELD_MANAGER, OwnNode, removal_of
 from nodeagent.publisher import Condition, Wanted, plan
+from tests.cluster.fence import ACCOUNT
 from tests.manifests.attempts import Attempt, allowed, refused, rows
 from tests.manifests.door import APPLY, JSON_PATCH, Object, Request
-from tests.manifests.guarded import ACCOUNT, CA, LEASES, NODES, TEAM, Guarded, gpu_pod, pods
+from tests.manifests.guarded import CA, LEASES, NODES, TEAM, Guarded, gpu_pod, pods
 
 pytestmark = pytest.mark.controlplane
 

@@ -14,6 +14,7 @@ from localcluster.nvml.install import install
 from localcluster.stack import KubeletFolders, Stack
 from localcluster.waiting import until
 from nodeagent.podresources.client import PodResources
+from tests.cluster.fence import ACCOUNT, epoch_in_force
 from tests.device_nodes import make_device_node
 
 Object = dict[str, Any]
@@ -29,7 +30,6 @@ _NODE = f"/api/v1/nodes/{NODE}"
 _IMAGE = "gpudetour.local/cuda:1"
 _OURS = {"gpudetour.io/gpu": "true"}
 _EXTENDER = "system:serviceaccount:gpudetour-system:gpudetour-extender"
-_ACCOUNT = "/api/v1/namespaces/gpudetour-system/serviceaccounts/gpudetour-extender"
 _CONDITION = "GPUPathHealthy"
 
 
@@ -196,11 +196,10 @@ class GpuNode:
 
     def _epoch(self) -> int:
         """The epoch that the fence lets through, the first one where no extender ever led."""
-        metadata = self.cluster.api.get(_ACCOUNT)["metadata"]
+        metadata = self.cluster.api.get(ACCOUNT)["metadata"]
         if EPOCH not in metadata.get("annotations", {}):
-            first = {"metadata": {"annotations": {EPOCH: "1"}}}
-            metadata = self.cluster.api.patch(_ACCOUNT, first)["metadata"]
-        return int(metadata["annotations"][EPOCH])
+            self.cluster.api.patch(ACCOUNT, {"metadata": {"annotations": {EPOCH: "1"}}})
+        return epoch_in_force(self.cluster.api)
 
     # Back to the start
 
