@@ -47,9 +47,9 @@ def control_plane_parts() -> None:
 
 
 @pytest.fixture(scope="session")
-def helm() -> None:
-    """Skip where the chart cannot be rendered; what is committed of it needs no Helm."""
-    _need_parts(HELM)
+def helm() -> Path:
+    """The program; skip where the chart cannot be rendered. What is committed of it needs none."""
+    return _need_parts(HELM)[HELM]
 
 
 @pytest.fixture(scope="session")
@@ -131,14 +131,15 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-def _need_parts(*names: str) -> None:
+def _need_parts(*names: str) -> dict[str, Path]:
     # Building them takes minutes; that is not a test's business.
     settings, table = default_settings(), catalogue(architecture())
-    missing = [name for name in names if find(table[name], settings) is None]
-    if missing:
+    found = {name: path for name in names if (path := find(table[name], settings)) is not None}
+    if missing := [name for name in names if name not in found]:
         pytest.skip(
             f"not on this machine: {', '.join(missing)}; run `python -m localcluster parts`"
         )
+    return found
 
 
 def _cluster(factory: pytest.TempPathFactory, *, node: bool) -> LocalCluster:

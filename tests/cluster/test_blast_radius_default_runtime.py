@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import urllib3
@@ -27,7 +28,7 @@ VOID = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
 
 
 @pytest.fixture(scope="module")
-def closing(quiet_stack: Stack, helm: None) -> Iterator[Stack]:
+def closing(quiet_stack: Stack, helm: Path) -> Iterator[Stack]:
     """The stack with what `defaultRuntime.close` changes: a webhook more, and an option."""
     del helm
     api = quiet_stack.cluster.api

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None) -
 
 
 @pytest.fixture(scope="module")
-def option(stack: Stack, helm: None) -> dict[str, str]:
+def option(stack: Stack, helm: Path) -> dict[str, str]:
     """What preemption adds to what is shipped: rights, which are granted, and an option."""
     del helm
     stack.cluster.apply(rights_to_evict())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,14 +32,13 @@ _RELEASE = (
 
 
 @pytest.fixture(scope="module")
-def released(helm: None, with_images: Site) -> Helm:
+def released(helm: Path, with_images: Site) -> Helm:
     """Helm, after the install of the release that the site has."""
-    del helm
     for name in ("nvidiactl", *(f"nvidia{minor}" for minor in range(GPUS))):
         make_device_node(with_images.cluster.node.root / DRIVER.relative_to("/"), name)
-    program = Helm(cluster=with_images.cluster, home=with_images.folder)
-    program.run("install", *_RELEASE)
-    return program
+    release = Helm(program=helm, cluster=with_images.cluster, home=with_images.folder)
+    release.run("install", *_RELEASE)
+    return release
 
 
 @pytest.fixture

@@ -7,25 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.cluster import LocalCluster
-from localcluster.parts.catalogue import architecture, catalogue
-from localcluster.parts.installed import find
-from localcluster.rendering import PART
-from localcluster.settings import default_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Helm:
-    """The program, for one cluster; `home` is where it may keep things."""
+    """`program` for one cluster; `home` is where it may keep things."""
 
+    program: Path
     cluster: LocalCluster
     home: Path
 
     def run(self, *arguments: str) -> str:
         """Run it and return what it printed; AssertionError with its words where it fails."""
-        program = find(catalogue(architecture())[PART], default_settings())
-        assert program is not None, "tests that need Helm use the fixture `helm`"
         done = subprocess.run(
-            [str(program), *arguments, "--namespace=kube-system"],
+            [str(self.program), *arguments, "--namespace=kube-system"],
             env={"KUBECONFIG": str(self.cluster.admin_kubeconfig), "HOME": str(self.home)},
             capture_output=True,
             text=True,

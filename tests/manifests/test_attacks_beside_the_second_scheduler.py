@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ ASSIGN, FENCE = "gpudetour-assign", "gpudetour-fence"
 
 @pytest.fixture(scope="module")
 def second(
-    tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None, helm: None
+    tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None, helm: Path
 ) -> Iterator[Guarded]:
     """The policies and rights of the second scheduler's variant."""
     del control_plane_parts, helm

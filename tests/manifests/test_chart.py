@@ -12,10 +12,7 @@ import pytest
 import yaml
 
 from localcluster import shipped
-from localcluster.parts.catalogue import architecture, catalogue
-from localcluster.parts.installed import find
-from localcluster.rendering import CHART, FILES, PART, objects_of, render, text_of, version
-from localcluster.settings import default_settings
+from localcluster.rendering import CHART, FILES, objects_of, render, text_of, version
 from localcluster.shipped import MANIFESTS, ManifestError
 from tests.manifests.choices import Object, of
 from tests.manifests.test_shipped_files import command_of, of_ours
@@ -27,25 +24,16 @@ _NODE = {"nodeagent": ("--node-name=n1",)}
 LABELS = {f"app.kubernetes.io/{name}" for name in ("name", "part-of", "version", "managed-by")}
 
 
-@pytest.fixture(scope="module")
-def program(helm: None) -> Path:
-    """Helm itself."""
-    del helm
-    found = find(catalogue(architecture())[PART], default_settings())
-    assert found is not None
-    return found
-
-
 def container_of(objects: list[Object], kind: str, name: str) -> Object:
     (first, *_) = of(objects, kind, name)["spec"]["template"]["spec"]["containers"]
     return dict(first)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_committed_is_what_the_chart_renders(name: str, program: Path) -> None:
+def test_what_is_committed_is_what_the_chart_renders(name: str, helm: Path) -> None:
     committed = (MANIFESTS / f"{name}.yaml").read_text()
 
-    assert text_of(name, helm=program) == committed, "run `make manifests`"
+    assert text_of(name, helm=helm) == committed, "run `make manifests`"
 
 
 def test_nothing_else_is_committed_beside_the_chart() -> None:
@@ -61,9 +49,9 @@ def test_chart_and_image_have_the_version_of_the_project() -> None:
         assert f"gpudetour.local/gpudetour:{version()}\n" in text
 
 
-def test_helm_finds_no_fault(program: Path) -> None:
+def test_helm_finds_no_fault(helm: Path) -> None:
     done = subprocess.run(
-        [program, "lint", "--strict", CHART], capture_output=True, text=True, check=False
+        [helm, "lint", "--strict", CHART], capture_output=True, text=True, check=False
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -109,12 +97,12 @@ def test_names_are_free_once_more_when_all_is_deleted() -> None:
         ({"nodes": {"label": "gpudetour.io/gpu"}}, "label"),
     ],
 )
-def test_wrong_values_are_refused_by_name(values: dict[str, Any], told: str, program: Path) -> None:
+def test_wrong_values_are_refused_by_name(values: dict[str, Any], told: str, helm: Path) -> None:
     with pytest.raises(ManifestError, match=told):
-        render(values, helm=program)
+        render(values, helm=helm)
 
 
-def test_every_value_has_a_place_in_the_schema(program: Path) -> None:
+def test_every_value_has_a_place_in_the_schema(helm: Path) -> None:
     """So that no default can be overridden by a misspelt one."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
@@ -130,7 +118,7 @@ def test_every_value_has_a_place_in_the_schema(program: Path) -> None:
     # Helm adds `global` to the values of every chart.
     properties = {name: part for name, part in schema["properties"].items() if name != "global"}
     compare(defaults, {**schema, "properties": properties}, "values")
-    assert render(defaults, helm=program)
+    assert render(defaults, helm=helm)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +132,8 @@ def test_every_value_has_a_place_in_the_schema(program: Path) -> None:
     ],
     ids=lambda choice: "-".join(str(value) for value in choice.values()),
 )
-def test_choices_can_be_combined(choice: dict[str, Any], program: Path) -> None:
-    del program
+def test_choices_can_be_combined(choice: dict[str, Any], helm: Path) -> None:
+    del helm
     objects = objects_of(choice)
     kinds = {(item["kind"], item["metadata"]["name"]) for item in objects}
 
@@ -167,9 +155,9 @@ def test_choices_can_be_combined(choice: dict[str, Any], program: Path) -> None:
     ],
 )
 def test_a_distribution_sets_addresses_and_folders(
-    flavor: str, address: str, kubelet: str, program: Path
+    flavor: str, address: str, kubelet: str, helm: Path
 ) -> None:
-    del program
+    del helm
     objects = objects_of({"flavor": flavor})
     agent = container_of(objects, "DaemonSet", "gpudetour-node-agent")
 
@@ -178,8 +166,8 @@ def test_a_distribution_sets_addresses_and_folders(
     assert f"{kubelet}/pod-resources" in {mount["mountPath"] for mount in agent["volumeMounts"]}
 
 
-def test_a_value_of_ones_own_goes_before_the_distributions(program: Path) -> None:
-    del program
+def test_a_value_of_ones_own_goes_before_the_distributions(helm: Path) -> None:
+    del helm
     own = {"extender": {"clusterIP": "10.0.0.51"}, "nodeAgent": {"kubeletDir": "/data/kubelet"}}
     objects = objects_of({"flavor": "k3s", **own, "runtimeClass": {"create": True}})
     agent = container_of(objects, "DaemonSet", "gpudetour-node-agent")
@@ -191,16 +179,16 @@ def test_a_value_of_ones_own_goes_before_the_distributions(program: Path) -> Non
 
 @pytest.mark.parametrize(("flavor", "ours"), [("kubeadm", True), ("k3s", False), ("rke2", False)])
 def test_a_runtime_class_of_the_distribution_is_left_alone(
-    flavor: str, ours: bool, program: Path
+    flavor: str, ours: bool, helm: Path
 ) -> None:
-    del program
+    del helm
     found = [item for item in objects_of({"flavor": flavor}) if item["kind"] == "RuntimeClass"]
 
     assert bool(found) == ours
 
 
-def test_nvidias_configuration_file_reaches_the_agent(program: Path) -> None:
-    del program
+def test_nvidias_configuration_file_reaches_the_agent(helm: Path) -> None:
+    del helm
     text = "version: v1\nsharing:\n  timeSlicing:\n    resources: []\n"
     objects = objects_of({"nodeAgent": {"config": {"text": text}}})
     agent = container_of(objects, "DaemonSet", "gpudetour-node-agent")
@@ -213,8 +201,8 @@ def test_nvidias_configuration_file_reaches_the_agent(program: Path) -> None:
     assert volume["configMap"] == {"name": "gpudetour-node-agent"}
 
 
-def test_every_choice_is_an_option_that_the_program_knows(program: Path) -> None:
-    del program
+def test_every_choice_is_an_option_that_the_program_knows(helm: Path) -> None:
+    del helm
     objects = objects_of(
         {
             "scheduler": {"mode": "second"},
@@ -232,8 +220,8 @@ def test_every_choice_is_an_option_that_the_program_knows(program: Path) -> None
             assert context.params
 
 
-def test_another_text_starts_other_agents(program: Path) -> None:
-    del program
+def test_another_text_starts_other_agents(helm: Path) -> None:
+    del helm
     one, two = (
         of(
             objects_of({"nodeAgent": {"config": {"text": f"version: v{number}"}}}),
@@ -246,9 +234,9 @@ def test_another_text_starts_other_agents(program: Path) -> None:
     assert one != two
 
 
-def test_the_namespace_is_not_made_twice(program: Path) -> None:
+def test_the_namespace_is_not_made_twice(helm: Path) -> None:
     done = subprocess.run(
-        [program, "template", "gpudetour", CHART, "--namespace=gpudetour-system"],
+        [helm, "template", "gpudetour", CHART, "--namespace=gpudetour-system"],
         capture_output=True,
         text=True,
         check=False,

@@ -62,11 +62,11 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, control_plane_parts: None, helm: None) -> Iterator[Site]:
+def site(tmp_path: Path, control_plane_parts: None, helm: Path) -> Iterator[Site]:
     """A cluster that knows nothing of us."""
-    del control_plane_parts, helm
+    del control_plane_parts
     with LocalCluster(tmp_path / "c") as cluster:
-        yield Site(cluster=cluster, helm=Helm(cluster=cluster, home=tmp_path))
+        yield Site(cluster=cluster, helm=Helm(program=helm, cluster=cluster, home=tmp_path))
 
 
 def test_a_release_comes_changes_and_goes_without_a_trace(site: Site) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,7 @@ class Life:
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None, helm: None) -> Life:
+def life(tmp_path_factory: pytest.TempPathFactory, control_plane_parts: None, helm: Path) -> Life:
     """What is shipped, with the right to evict."""
     del control_plane_parts, helm
     folder = tmp_path_factory.mktemp("rights")

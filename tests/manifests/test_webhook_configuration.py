@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def only(kind: str, name: str) -> Object:
 
 
 @pytest.fixture(scope="module")
-def webhooks(helm: None) -> dict[str, Object]:
+def webhooks(helm: Path) -> dict[str, Object]:
     """All webhooks by name: those that are always there, and the one of a default runtime."""
     del helm
     listed = only("MutatingWebhookConfiguration", "gpudetour")["webhooks"]

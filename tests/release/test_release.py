@@ -19,10 +19,7 @@ from image.configuration import reference_of
 from image.platforms import this_processor
 from image.product import Project, product_tree, read_project
 from localcluster.image.product import CHECKOUT
-from localcluster.parts.catalogue import architecture, catalogue
-from localcluster.parts.installed import find
-from localcluster.rendering import FILES, PART, Values, render
-from localcluster.settings import default_settings
+from localcluster.rendering import FILES, Values, render
 from localcluster.shipped import MANIFESTS
 from release.changelog import ChangelogError, notes
 from release.chart import chart_package
@@ -42,21 +39,13 @@ CHANGELOG = """# Changelog
 
 
 @pytest.fixture(scope="module")
-def program(helm: None) -> Path:
-    del helm
-    found = find(catalogue(architecture())[PART], default_settings())
-    assert found is not None
-    return found
-
-
-@pytest.fixture(scope="module")
 def project() -> Project:
     return read_project(CHECKOUT)
 
 
 @pytest.fixture(scope="module")
 def files(
-    program: Path, project: Project, product_image: Path, tmp_path_factory: pytest.TempPathFactory
+    helm: Path, project: Project, product_image: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     """A whole release, with the image that the other tests use, in a folder that held another."""
     folder = tmp_path_factory.mktemp("dist")
@@ -67,7 +56,7 @@ def files(
         archive=product_image.read_bytes(),
         sbom=b"{}",
     )
-    paths = write_release(image, folder, helm=program)
+    paths = write_release(image, folder, helm=helm)
     assert sorted(folder.iterdir()) == sorted(paths)
     return {path.name: path.read_bytes() for path in paths}
 
@@ -123,7 +112,7 @@ def test_the_version_stands_in_one_place(project: Project) -> None:
 
 
 def test_the_chart_of_the_release_renders_to_the_same(
-    files: dict[str, bytes], project: Project, program: Path, tmp_path: Path
+    files: dict[str, bytes], project: Project, helm: Path, tmp_path: Path
 ) -> None:
     package = tmp_path / "chart.tgz"
     package.write_bytes(files[f"gpudetour-{project.version}.tgz"])
@@ -132,7 +121,7 @@ def test_the_chart_of_the_release_renders_to_the_same(
     values: Values = {"flavor": "k3s"}
     options = ["--namespace=kube-system", "--skip-tests", "--values=-"]
     packed = subprocess.run(
-        [program, "template", "gpudetour", package, *options],
+        [helm, "template", "gpudetour", package, *options],
         input=json.dumps({"managedBy": "kubectl", **values}),
         capture_output=True,
         text=True,
@@ -143,11 +132,11 @@ def test_the_chart_of_the_release_renders_to_the_same(
         return [item for item in yaml.safe_load_all(text) if item]
 
     assert len(objects(packed.stdout)) > 20
-    assert objects(packed.stdout) == objects(render(values, helm=program))
+    assert objects(packed.stdout) == objects(render(values, helm=helm))
 
 
-def test_the_chart_is_packed_to_the_same_bytes(program: Path) -> None:
-    assert chart_package(helm=program) == chart_package(helm=program)
+def test_the_chart_is_packed_to_the_same_bytes(helm: Path) -> None:
+    assert chart_package(helm=helm) == chart_package(helm=helm)
 
 
 def test_the_wheel_installs_and_runs(project: Project, tmp_path: Path) -> None:

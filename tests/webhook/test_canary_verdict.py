@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonpatch
@@ -200,7 +201,7 @@ def test_the_cause_is_told_from_the_configuration(found: Raw | None, told: str) 
     assert told in cause(ASKING, found)
 
 
-def test_the_names_are_those_of_the_manifests(helm: None) -> None:
+def test_the_names_are_those_of_the_manifests(helm: Path) -> None:
     del helm
     (found,) = shipped.objects("MutatingWebhookConfiguration")
     policies = {item["metadata"]["name"] for item in shipped.objects("ValidatingAdmissionPolicy")}
